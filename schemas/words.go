@@ -1,0 +1,80 @@
+package schemas
+
+import (
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+)
+
+// A Position is a place in the log: a stream sequence and the hash of the message at it. The
+// hash covers the message's subject, log timestamp and payload, so that a position stored
+// elsewhere can be held against a log that was truncated, recreated or restored. The zero
+// Position is before the first message.
+type Position struct {
+	Seq  uint64 `json:"seq"`
+	Hash uint64 `json:"hash"`
+}
+
+// A Cut is a numbered marker in the log. Cuts are numbered from 1 without gaps; epoch n is
+// the stretch of log after cut n and before cut n+1, epoch 0 what lies before cut 1.
+type Cut struct {
+	Number      uint64    `json:"number"`
+	Previous    Position  `json:"previous"`    // where the cut before stands; zero for cut 1
+	Definitions Set       `json:"definitions"` // what holds from here on
+	Retiring    Set       `json:"retiring"`    // defined no more, but still shown by the live build: folded until it flips
+	Position    Position  `json:"-"`           // where this cut stands
+	At          time.Time `json:"-"`           // the log's timestamp of the cut
+}
+
+// A Chunk is a contiguous run of the log, decoded. Its rows stand in log order. It never
+// continues past a cut: the cut, if there is one, is its last message.
+type Chunk struct {
+	Epoch    uint64                  // the epoch that the chunk's events lie in
+	After    Position                // of the message before the chunk's first
+	Last     Position                // of the chunk's last message
+	LastTime time.Time               // the log's timestamp of the last message
+	Records  map[string]arrow.Record // events by type, columns as in Event.ArrowSchema; absent when there are none
+	Rejects  []Reject                // what did not fit, in log order
+	Cut      *Cut                    // set if the last message is a cut
+	Caught   bool                    // no further message was in the log when this chunk was read
+}
+
+// A Reject is an event, or a whole message, that does not fit its schema.
+type Reject struct {
+	Seq     uint64    // of the message
+	Row     int       // in the message; -1: the message as a whole
+	Type    string    // the event type that its subject names
+	Time    time.Time // the log's timestamp
+	Reason  string    // with the field's name where one is at fault
+	Payload []byte    // the original bytes
+}
+
+// A Slice is the batch-computed states of one plan over one date of history, in the batch
+// table of the plan under an id that is never used twice.
+type Slice struct {
+	Key        string // hash of the plan and of the content of the files read
+	Plan       string // plan hash
+	Date       int32  // days since 1970-01-01
+	ID         uint64 // the partition in the plan's batch table
+	Groups     uint64 // rows inserted
+	Events     uint64 // events folded, after the filter
+	Duplicates uint64 // events of the date dropped as duplicates
+}
+
+// A Build is the outcome of one batch run at a cut: for each plan that it covers, one slice
+// per date.
+type Build struct {
+	Number uint64 // equal to its cut's; 0 is the empty build at the beginning of the log
+	Cut    uint64
+	Plans  map[string][]Slice // by plan hash; a covered plan without history has no slices
+	At     time.Time
+}
+
+// Live says which build the merged views show.
+type Live struct {
+	Flip   uint64    `json:"flip"` // number of the flip that made it so
+	Build  uint64    `json:"build"`
+	Cut    uint64    `json:"cut"`    // speed states of epochs >= this are added
+	Pinned bool      `json:"pinned"` // by a rollback: no automatic flip until released
+	At     time.Time `json:"at"`
+}

@@ -78,3 +78,10 @@ type Live struct {
 	Pinned bool      `json:"pinned"` // by a rollback: no automatic flip until released
 	At     time.Time `json:"at"`
 }
+
+// A Mark is how far a plan's states reach in ClickHouse: everything up to Position is in
+// them, and Position lies in Epoch.
+type Mark struct {
+	Epoch    uint64   `json:"epoch"`
+	Position Position `json:"position"`
+}

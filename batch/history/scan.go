@@ -1,0 +1,245 @@
+package history
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
+
+	"watershed/schemas"
+)
+
+// Scan reads the named columns (declared fields, _seq, _row) of a file in the file's order, and calls fn
+// with one record after the other, usually of 32,768 rows. Only the pages of those columns are read.
+//
+// A string column comes as a dictionary with int32 indexes where it is stored so, and then its
+// dictionary is one object for all records of a row group; else as plain strings. The records' memory
+// is immutable and never used again: they may be kept. An error of fn ends the scan and is returned.
+// A file that is damaged, or not what history writes, is a *CorruptError.
+func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arrow.Record) error) error {
+	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
+	file, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("scan: %w", err)
+	}
+	if info.Size() != f.Size {
+		return &CorruptError{name, fmt.Errorf("%d bytes, not the %d committed", info.Size(), f.Size)}
+	}
+	s, err := openScan(file, info.Size(), t.event, columns)
+	if err != nil {
+		return corrupt(name, err)
+	}
+	if s.rows != f.Rows {
+		return &CorruptError{name, fmt.Errorf("%d rows, not the %d committed", s.rows, f.Rows)}
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		rec, err := s.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return corrupt(name, err)
+		}
+		if err := fn(rec); err != nil {
+			return err
+		}
+	}
+}
+
+// A columnError is a mistake of the caller, not of the file.
+type columnError struct{ name string }
+
+func (e *columnError) Error() string { return "the type has no field " + e.name }
+
+func corrupt(name string, err error) error {
+	var unknown *columnError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("scan %s: %w", name, err)
+	}
+	return &CorruptError{name, err}
+}
+
+// recoverCorrupt makes an error of a panic of the Parquet library, which trusts its input in places.
+func recoverCorrupt(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("damaged Parquet: %v", p)
+	}
+}
+
+// A scan reads some columns of one data file.
+type scan struct {
+	file    io.ReaderAt
+	size    int64
+	meta    *format.FileMetaData
+	rows    int64
+	columns []*scanColumn
+	group   int // of the row group to open next
+	left    int64
+}
+
+type scanColumn struct {
+	name     string
+	leaf     int
+	optional bool
+	width    int
+	physical format.Type
+	maker    arrayMaker
+	chunk    *chunkReader
+	page     arrow.Array
+	at       int // row of page that comes next
+}
+
+func openScan(r io.ReaderAt, size int64, ev *schemas.Event, columns []string) (s *scan, err error) {
+	defer recoverCorrupt(&err)
+	file, err := openParquet(r, size)
+	if err != nil {
+		return nil, err
+	}
+	s = &scan{file: r, size: size, meta: file.Metadata(), rows: file.NumRows()}
+	types := ev.ArrowSchema()
+	for _, name := range columns {
+		at := types.FieldIndices(name)
+		if len(at) != 1 {
+			return nil, &columnError{name}
+		}
+		c := &scanColumn{name: name, physical: format.Int64, maker: arrayMaker{typ: types.Field(at[0]).Type}}
+		if f := ev.Field(name); f != nil {
+			c.optional, c.physical = f.Optional, physical(f.Type)
+		} else if name == schemas.RowColumn {
+			c.physical = format.Int32
+		}
+		if err := c.find(file.Schema()); err != nil {
+			return nil, fmt.Errorf("column %s: %w", name, err)
+		}
+		s.columns = append(s.columns, c)
+	}
+	return s, nil
+}
+
+func (c *scanColumn) find(schema *parquet.Schema) error {
+	leaf, ok := schema.Lookup(c.name)
+	if !ok {
+		return errors.New("is not in the file")
+	}
+	want := 0
+	if c.optional {
+		want = 1
+	}
+	typ := leaf.Node.Type()
+	if leaf.MaxRepetitionLevel != 0 || leaf.MaxDefinitionLevel != want || format.Type(typ.Kind()) != c.physical {
+		return fmt.Errorf("is stored as %s", typ)
+	}
+	if c.physical == format.FixedLenByteArray {
+		if c.width = typ.Length(); c.width != 16 {
+			return fmt.Errorf("is stored as %s", typ)
+		}
+	}
+	c.leaf = leaf.ColumnIndex
+	return nil
+}
+
+// openParquet reads a Parquet file's footer, of bounded size.
+func openParquet(r io.ReaderAt, size int64) (*parquet.File, error) {
+	var tail [8]byte
+	if size < 12 {
+		return nil, fmt.Errorf("%d bytes are no Parquet file", size)
+	}
+	if _, err := r.ReadAt(tail[:], size-8); err != nil {
+		return nil, err
+	}
+	if n := int64(binary.LittleEndian.Uint32(tail[:])); string(tail[4:]) != "PAR1" || n > size-12 || n > maxFooterBytes {
+		return nil, errors.New("no Parquet footer at the end: the file is cut off or of another format")
+	}
+	return parquet.OpenFile(r, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+}
+
+// next is the next record; io.EOF after the last.
+func (s *scan) next() (rec arrow.Record, err error) {
+	defer recoverCorrupt(&err)
+	for s.left == 0 {
+		if s.group == len(s.meta.RowGroups) {
+			return nil, io.EOF
+		}
+		if err := s.openGroup(); err != nil {
+			return nil, err
+		}
+	}
+	n := s.left
+	for _, c := range s.columns {
+		if err := c.load(); err != nil {
+			return nil, fmt.Errorf("column %s: %w", c.name, err)
+		}
+		n = min(n, int64(c.page.Len()-c.at))
+	}
+	fields := make([]arrow.Field, len(s.columns))
+	arrays := make([]arrow.Array, len(s.columns))
+	for i, c := range s.columns {
+		arrays[i] = c.take(int(n))
+		fields[i] = arrow.Field{Name: c.name, Type: arrays[i].DataType(), Nullable: c.optional}
+	}
+	s.left -= n
+	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, n), nil
+}
+
+func (s *scan) openGroup() error {
+	g := &s.meta.RowGroups[s.group]
+	for _, c := range s.columns {
+		if c.leaf >= len(g.Columns) {
+			return fmt.Errorf("row group %d has no column %s", s.group, c.name)
+		}
+		meta := &g.Columns[c.leaf].MetaData
+		if meta.Type != c.physical {
+			return fmt.Errorf("column %s of row group %d is %s", c.name, s.group, meta.Type)
+		}
+		var err error
+		if c.chunk, err = openChunk(s.file, s.size, meta, g.NumRows, c.optional, c.width); err != nil {
+			return fmt.Errorf("column %s of row group %d: %w", c.name, s.group, err)
+		}
+		c.page, c.at, c.maker.dict = nil, 0, nil
+	}
+	s.left = g.NumRows
+	s.group++
+	return nil
+}
+
+// load makes sure that there is a row to take.
+func (c *scanColumn) load() error {
+	if c.page != nil && c.at < c.page.Len() {
+		return nil
+	}
+	p, err := c.chunk.next()
+	if errors.Is(err, io.EOF) {
+		return errShort
+	}
+	if err != nil {
+		return err
+	}
+	c.page, err = c.maker.make(p)
+	c.at = 0
+	return err
+}
+
+func (c *scanColumn) take(n int) arrow.Array {
+	from := c.at
+	c.at += n
+	if from == 0 && n == c.page.Len() {
+		return c.page
+	}
+	return array.NewSlice(c.page, int64(from), int64(from+n))
+}

@@ -1,0 +1,204 @@
+// Package decode turns JSON events into Arrow records.
+//
+// A Decoder is driven by one event's declaration and is strict: an event fits its schema
+// wholly or comes back as a schemas.Reject that names the field at fault. These rules hold:
+//
+//   - A message is one event per line (NDJSON). A line of white space is no event. Rows are
+//     numbered from 0 over the lines that are events, whether they fit or not.
+//   - An event is one JSON object (RFC 8259) in valid UTF-8. A field that is not declared, a
+//     field that comes twice, a missing or null field that is not optional, and any value that
+//     is an object or an array are refused; so nothing ever nests.
+//   - string: a JSON string; half a surrogate pair is refused.
+//   - bool: true or false.
+//   - int64: a JSON number without fraction and exponent, within 64 bits.
+//   - float64: a JSON number; one that rounds to infinity is refused; -0 becomes 0.
+//   - decimal(p,s): a JSON number, or a string that holds one, whose exact value has at most s
+//     digits behind the point and p in all. It may be written with an exponent.
+//   - timestamp: a string, RFC 3339 with a zone or "2006-01-02 15:04:05[.ffffff]" in UTC, or an
+//     integer number of microseconds. Digits behind the microsecond are cut off.
+//   - date: a string, "2006-01-02".
+//   - Timestamps and dates lie in the years 1900 to 2299, which is what ClickHouse can show.
+//   - The event time lies within Limits around the log's timestamp of the message.
+//
+// Whether a number may be an input of quantiles is not decided here.
+package decode
+
+import (
+	"bytes"
+	"fmt"
+
+	"time"
+
+	"watershed/schemas"
+)
+
+// Limits bound what a Decoder accepts. A zero field means its default.
+type Limits struct {
+	Past   time.Duration // how far the event time may lie before the log's timestamp; default 50 years
+	Future time.Duration // how far after it; default one day
+	Bytes  int           // size of one message; default 8 MiB, at most 1 GiB
+}
+
+const (
+	defaultPast   = 50 * 365.25 * 24 * time.Hour
+	defaultFuture = 24 * time.Hour
+	defaultBytes  = 8 << 20
+	maxBytes      = 1 << 30
+
+	wholeMessage = -1 // the row of a Reject that concerns no single event
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.Past == 0 {
+		l.Past = defaultPast
+	}
+	if l.Future == 0 {
+		l.Future = defaultFuture
+	}
+	if l.Bytes == 0 {
+		l.Bytes = defaultBytes
+	}
+	l.Bytes = min(l.Bytes, maxBytes)
+	return l
+}
+
+// A Decoder appends events of one type to a record under construction. It must not be used by
+// two goroutines at once. Nothing that it keeps or hands over refers to the payloads given to
+// it, except for the Payload of a Reject.
+type Decoder struct {
+	event  *schemas.Event
+	limits Limits
+	cols   []column
+	index  map[string]int // column by field name, for keys that do not come in the usual order
+	first  int            // the field that came first last time
+	time   int            // the column of the event time
+
+	rows    int
+	bytes   int
+	seqs    []int64
+	rowNums []int32
+
+	at      time.Time
+	from    int64 // earliest event time accepted in the message at hand, µs
+	to      int64 // latest
+	line    uint64
+	scratch []byte // unescaped text
+}
+
+// New returns a Decoder for events declared by ev, which must be valid.
+func New(ev *schemas.Event, limits Limits) *Decoder {
+	d := &Decoder{event: ev, limits: limits.withDefaults(), index: make(map[string]int, len(ev.Fields))}
+	for i, f := range ev.Fields {
+		d.cols = append(d.cols, newColumn(f, (i+1)%len(ev.Fields)))
+		d.index[f.Name] = i
+		if f.Name == ev.Time {
+			d.time = i
+		}
+	}
+	return d
+}
+
+// Rows is the number of events appended since the last Record.
+func (d *Decoder) Rows() int { return d.rows }
+
+// Bytes is about the memory that those events take. The caller takes the Record before it
+// passes 1 GiB.
+func (d *Decoder) Bytes() int { return d.bytes }
+
+// Append appends the events of one message that fit, and returns the others in their order.
+// seq and at are the message's stream sequence and log timestamp (for an import 0 and the time
+// that the event times are held against). A message without any event, or one that is too
+// large, comes back as one Reject of Row -1. The payloads of Rejects are parts of payload.
+func (d *Decoder) Append(payload []byte, seq uint64, at time.Time) []schemas.Reject {
+	if d.bytes > maxBytes {
+		panic("decode: Append beyond 1 GiB without Record") // 32-bit offsets of text would overflow
+	}
+	d.at, d.from, d.to = at, at.Add(-d.limits.Past).UnixMicro(), at.Add(d.limits.Future).UnixMicro()
+	if len(payload) > d.limits.Bytes {
+		reason := fmt.Sprintf("message of %d bytes: at most %d are allowed", len(payload), d.limits.Bytes)
+		return []schemas.Reject{d.reject(payload, seq, wholeMessage, reason)}
+	}
+	var rejects []schemas.Reject
+	row := 0
+	for rest := payload; len(rest) > 0; {
+		var line []byte
+		if end := bytes.IndexByte(rest, '\n'); end >= 0 {
+			line, rest = rest[:end], rest[end+1:]
+		} else {
+			line, rest = rest, nil
+		}
+		if blank(line) {
+			continue
+		}
+		if err := d.appendRow(line, seq, row); err != nil {
+			rejects = append(rejects, d.reject(line, seq, row, err.Error()))
+		}
+		row++
+	}
+	if row == 0 {
+		rejects = append(rejects, d.reject(payload, seq, wholeMessage, "message without an event"))
+	}
+	return rejects
+}
+
+func (d *Decoder) reject(payload []byte, seq uint64, row int, reason string) schemas.Reject {
+	return schemas.Reject{Seq: seq, Row: row, Type: d.event.Name, Time: d.at, Reason: reason, Payload: payload}
+}
+
+// appendRow appends the event of one line, or changes nothing and returns why it does not fit.
+func (d *Decoder) appendRow(line []byte, seq uint64, row int) error {
+	d.line++
+	err := d.object(line)
+	if err == nil {
+		err = d.complete()
+	}
+	if err != nil {
+		for i := range d.cols {
+			d.cols[i].truncate(d.rows)
+		}
+		return err
+	}
+	d.seqs = append(d.seqs, int64(seq))
+	d.rowNums = append(d.rowNums, int32(row))
+	d.rows++
+	d.bytes += len(line) + 16
+	return nil
+}
+
+// complete checks the event time and gives the absent fields of the row just read their nulls.
+func (d *Decoder) complete() error {
+	for i := range d.cols {
+		if c := &d.cols[i]; c.seen != d.line {
+			if !c.optional {
+				return fmt.Errorf("field %s: missing", c.name)
+			}
+			c.appendNull()
+		}
+	}
+	t := d.cols[d.time].ints[d.rows]
+	if t < d.from || t > d.to {
+		return fmt.Errorf("field %s: %s is not within %s before and %s after the log's timestamp %s", d.event.Time,
+			time.UnixMicro(t).UTC().Format(time.RFC3339Nano), d.limits.Past, d.limits.Future, d.at.UTC().Format(time.RFC3339Nano))
+	}
+	return nil
+}
+
+func blank(line []byte) bool {
+	for _, c := range line {
+		if !isSpace(c) {
+			return false
+		}
+	}
+	return true
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// The instants and days that ClickHouse's DateTime64 and Date32 can show.
+const (
+	minDay    = -25567 // 1900-01-01
+	maxDay    = 120529 // 2299-12-31
+	dayMicros = 86_400_000_000
+	minMicros = minDay * dayMicros
+	maxMicros = (maxDay+1)*dayMicros - 1
+)

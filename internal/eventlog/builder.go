@@ -1,0 +1,170 @@
+package eventlog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/internal/decode"
+	"watershed/schemas"
+)
+
+// A builder decodes messages into the chunk that is handed out next.
+type builder struct {
+	opts     ChunkOptions
+	cut      *schemas.Cut // whose definitions hold
+	epoch    uint64
+	decoders map[string]*decode.Decoder // by event type, made when the first such message comes
+
+	after    schemas.Position
+	last     lastMessage
+	messages int
+	bytes    int
+	rows     int
+	rejects  []schemas.Reject
+	ended    *schemas.Cut // the cut that is the chunk's last message
+	caught   bool
+}
+
+// lastMessage is the message read last. Its hash is computed when it is asked for: once a chunk.
+type lastMessage struct {
+	seq     uint64
+	hash    uint64 // if hashed
+	hashed  bool
+	subject string
+	at      time.Time
+	payload []byte
+}
+
+func newBuilder(opts ChunkOptions, after schemas.Position, epoch uint64, cut *schemas.Cut) builder {
+	return builder{opts: opts, cut: cut, epoch: epoch, after: after, decoders: make(map[string]*decode.Decoder),
+		last: lastMessage{seq: after.Seq, hash: after.Hash, hashed: true}}
+}
+
+// position is that of the message read last.
+func (b *builder) position() schemas.Position {
+	if !b.last.hashed {
+		b.last.hash, b.last.hashed = hash(b.last.subject, b.last.at, b.last.payload), true
+	}
+	return schemas.Position{Seq: b.last.seq, Hash: b.last.hash}
+}
+
+func hashOf(subject string, meta *jetstream.MsgMetadata, payload []byte) schemas.Position {
+	return schemas.Position{Seq: meta.Sequence.Stream, Hash: hash(subject, meta.Timestamp, payload)}
+}
+
+// full reports that the chunk takes no further message.
+func (b *builder) full() bool {
+	return b.ended != nil || b.rows >= b.opts.MaxRows || b.bytes >= b.opts.MaxBytes
+}
+
+// A badMessageError is about a message that no process can read on from.
+type badMessageError struct{ err error }
+
+func (e *badMessageError) Error() string { return e.err.Error() }
+func (e *badMessageError) Unwrap() error { return e.err }
+
+// add appends a message. On an error nothing has changed.
+func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	subject, payload := msg.Subject(), msg.Data()
+	if eventType, ok := strings.CutPrefix(subject, eventSubject); ok {
+		b.event(eventType, payload, meta)
+	} else if subject == cutSubject {
+		cut, err := decodeCut(msg.Headers(), payload, hashOf(subject, meta, payload), meta.Timestamp)
+		if err != nil {
+			return &badMessageError{err}
+		}
+		if err := b.follows(cut); err != nil {
+			return err
+		}
+		b.ended = cut
+	} else {
+		return &badMessageError{fmt.Errorf("message %d has the unknown subject %s", meta.Sequence.Stream, subject)}
+	}
+	b.last = lastMessage{seq: meta.Sequence.Stream, subject: subject, at: meta.Timestamp, payload: payload}
+	b.messages++
+	b.bytes += len(payload)
+	b.caught = meta.NumPending == 0
+	return nil
+}
+
+// follows checks that a cut is the one after the cut that holds.
+func (b *builder) follows(cut *schemas.Cut) error {
+	if cut.Number == b.epoch+1 && (b.epoch == 0 || b.cut.Position == cut.Previous || cut.Previous.Seq == 0) {
+		return nil
+	}
+	return &LogChangedError{Stored: b.position(), Found: cut.Position,
+		Reason: fmt.Sprintf("cut %d comes in epoch %d", cut.Number, b.epoch)}
+}
+
+// event decodes a message of events.
+func (b *builder) event(eventType string, payload []byte, meta *jetstream.MsgMetadata) {
+	d, ok := b.decoders[eventType]
+	if !ok {
+		if d = b.newDecoder(eventType); d != nil {
+			b.decoders[eventType] = d
+		}
+	}
+	switch {
+	case d != nil:
+		before := d.Rows()
+		b.rejects = append(b.rejects, d.Append(payload, meta.Sequence.Stream, meta.Timestamp)...)
+		b.rows += d.Rows() - before
+	case b.wanted(eventType):
+		b.rejects = append(b.rejects, schemas.Reject{Seq: meta.Sequence.Stream, Row: -1, Type: eventType,
+			Time: meta.Timestamp, Payload: payload, Reason: fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)})
+	}
+}
+
+func (b *builder) wanted(eventType string) bool {
+	return len(b.opts.Types) == 0 || slices.Contains(b.opts.Types, eventType)
+}
+
+// newDecoder returns a decoder for the type as the cut that holds defines it, nil if it does not
+// or if the type is not wanted.
+func (b *builder) newDecoder(eventType string) *decode.Decoder {
+	if !b.wanted(eventType) {
+		return nil
+	}
+	ev := b.cut.Definitions.Event(eventType)
+	if ev == nil {
+		ev = b.cut.Retiring.Event(eventType)
+	}
+	if ev == nil {
+		return nil
+	}
+	return decode.New(ev, b.opts.Limits)
+}
+
+// take hands over the chunk and begins the next.
+func (b *builder) take() *schemas.Chunk {
+	chunk := &schemas.Chunk{
+		Epoch: b.epoch, After: b.after, Last: b.position(), LastTime: b.last.at, Records: make(map[string]arrow.Record),
+		Rejects: b.rejects, Cut: b.ended, Caught: b.caught,
+	}
+	for eventType, d := range b.decoders {
+		if d.Rows() > 0 {
+			chunk.Records[eventType] = d.Record()
+		}
+	}
+	if b.ended != nil {
+		b.cut, b.epoch, b.ended = b.ended, b.ended.Number, nil
+		clear(b.decoders)
+	}
+	b.after, b.last.payload = chunk.Last, nil
+	b.messages, b.bytes, b.rows, b.rejects = 0, 0, 0, nil
+	return chunk
+}
+
+// drop releases what was decoded and is not wanted any more.
+func (b *builder) drop() {
+	if b.messages > 0 {
+		for _, rec := range b.take().Records {
+			rec.Release()
+		}
+	}
+}

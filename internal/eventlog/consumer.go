@@ -1,0 +1,166 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// heartbeat is how often the server shows that a waiting consumer still lives; a consumer that
+	// misses two is given up.
+	heartbeat = 2 * time.Second
+
+	// idle is after how long the server forgets a consumer that nobody reads from.
+	idle = time.Minute
+
+	pullBytes    = 16 << 20         // asked for ahead of decoding
+	closeTimeout = 5 * time.Second  // for taking a consumer back
+	longestPause = 5 * time.Second  // between attempts to read again
+	setupTimeout = 10 * time.Second // for one such attempt
+)
+
+// A consumer is one ephemeral JetStream consumer, which starts behind a position and hands over
+// messages without acknowledgements. Whatever goes wrong with it, its reader goes on with a new
+// one from the last message that it has.
+type consumer struct {
+	delivered uint64 // by its own count, under Chunks.mu
+	meta      *jetstream.MsgMetadata
+	stop      sync.Once
+	stopped   chan struct{} // closed when it must not be used any more
+	err       error         // why; set before stopped is closed
+}
+
+// errLost says that a message was lost between the server and us.
+var errLost = errors.New("a message was lost on its way")
+
+func (k *consumer) fail(err error) {
+	k.stop.Do(func() {
+		k.err = err
+		close(k.stopped)
+	})
+}
+
+// check makes sure that msg is the next message of the log.
+func (k *consumer) check(b *builder, msg jetstream.Msg) (err error) {
+	if k.meta, err = msg.Metadata(); err != nil {
+		return err
+	}
+	k.delivered++
+	if k.meta.Sequence.Consumer != k.delivered {
+		return errLost // the next consumer will bring it
+	}
+	seq, last := k.meta.Sequence.Stream, b.last.seq
+	if seq == last+1 {
+		return nil
+	}
+	found := hashOf(msg.Subject(), k.meta, msg.Data())
+	if last == 0 {
+		return startsAt(msg.Subject(), found)
+	}
+	return &LogChangedError{Stored: b.position(), Found: found,
+		Reason: fmt.Sprintf("messages %d to %d are missing", last+1, seq-1)}
+}
+
+// run reads until ctx ends or the log cannot be read on. Every consumer begins by holding the
+// last message read against the log: a connection that was lost may have come back to a log that
+// was restored to an older state or recreated.
+func (c *Chunks) run(ctx context.Context) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, longestPause
+	for {
+		began := time.Now()
+		err := c.consume(ctx)
+		if ctx.Err() != nil {
+			return errClosed
+		}
+		if final(err) {
+			return err
+		}
+		if time.Since(began) > longestPause {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		c.log.log.Info("reading the log anew", "reason", err, "after", c.lastSeq(), "in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return errClosed
+		}
+	}
+}
+
+// final reports that reading again cannot help.
+func final(err error) bool {
+	var changed *LogChangedError
+	var bad *badMessageError
+	return errors.As(err, &changed) || errors.As(err, &bad) ||
+		errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrConnectionClosed)
+}
+
+func (c *Chunks) lastSeq() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.build.last.seq
+}
+
+// consume reads with one consumer until that fails.
+func (c *Chunks) consume(ctx context.Context) error {
+	c.mu.Lock()
+	at := c.build.position()
+	c.mu.Unlock()
+
+	setup, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	if err := c.log.verify(setup, at); err != nil {
+		return err
+	}
+	cons, err := c.log.stream.CreateConsumer(setup, jetstream.ConsumerConfig{
+		Description:       "Watershed reader",
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       at.Seq + 1,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: idle,
+	})
+	if err != nil {
+		return err
+	}
+	// If we stop here, the server forgets the consumer after a while; it holds no state of ours.
+	k := &consumer{stopped: make(chan struct{})}
+	c.setConsumer(k)
+	pull, err := cons.Consume(func(msg jetstream.Msg) { c.add(ctx, k, msg) },
+		jetstream.PullMaxBytes(max(pullBytes, 2*int(c.log.conn.MaxPayload()))), jetstream.PullHeartbeat(heartbeat),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { k.fail(err) }))
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		k.fail(errClosed)
+	case <-k.stopped:
+	}
+	c.setConsumer(nil)
+	pull.Stop()
+	<-pull.Closed()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if c.log.conn.IsConnected() {
+		// A failure leaves it to the server to forget the consumer.
+		_ = c.log.stream.DeleteConsumer(end, cons.CachedInfo().Name)
+	}
+	return k.err
+}
+
+func (c *Chunks) setConsumer(k *consumer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.consumer = k
+}

@@ -1,0 +1,80 @@
+package eventlog
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"watershed/schemas"
+)
+
+// The headers of a dead letter; its body is the original bytes.
+const (
+	reasonHeader    = "Watershed-Reason"
+	typeHeader      = "Watershed-Type"
+	seqHeader       = "Watershed-Seq"
+	rowHeader       = "Watershed-Row"
+	timeHeader      = "Watershed-Time"      // the log's timestamp of the message, RFC 3339
+	truncatedHeader = "Watershed-Truncated" // original size, if the bytes are not whole
+
+	deadInFlight  = 64
+	headerReserve = 4 << 10 // more than the headers take
+	maxReason     = 1 << 10
+)
+
+// DeadLetter stores rejects in the dead-letter stream, each once for ever: a reject whose
+// (sequence, row) is there already is left as it is. It returns when the stream has all of them;
+// after an error some may be missing, and the call is repeated as a whole.
+func (l *Log) DeadLetter(ctx context.Context, rejects []schemas.Reject) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(deadInFlight)
+	for i := range rejects {
+		g.Go(func() error { return l.deadLetter(ctx, &rejects[i]) })
+	}
+	return g.Wait()
+}
+
+func (l *Log) deadLetter(ctx context.Context, r *schemas.Reject) error {
+	id := fmt.Sprintf("dlq/%d/%d", r.Seq, r.Row)
+	// The message id is remembered for two minutes; that its subject has no message yet, for ever.
+	_, err := l.js.PublishMsg(ctx, l.deadMessage(r), jetstream.WithMsgID(id),
+		jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(l.cfg.Stream+"_DLQ"))
+	if err != nil && !isWrongLast(err) {
+		return fmt.Errorf("dead letter %s: %w", id, classify(err))
+	}
+	return nil
+}
+
+func (l *Log) deadMessage(r *schemas.Reject) *nats.Msg {
+	msg := nats.NewMsg(fmt.Sprintf("%s%s.%d.%d", deadSubject, r.Type, r.Seq, r.Row))
+	msg.Header.Set(reasonHeader, headerText(r.Reason))
+	msg.Header.Set(typeHeader, r.Type)
+	msg.Header.Set(seqHeader, strconv.FormatUint(r.Seq, 10))
+	msg.Header.Set(rowHeader, strconv.Itoa(r.Row))
+	msg.Header.Set(timeHeader, r.Time.UTC().Format(time.RFC3339Nano))
+	msg.Data = r.Payload
+	// The server counts headers as payload, and a message that was rejected may be as large as it
+	// takes. What is cut off here is still in the log.
+	if most := int(l.conn.MaxPayload()) - headerReserve; len(msg.Data) > most {
+		msg.Header.Set(truncatedHeader, strconv.Itoa(len(msg.Data)))
+		msg.Data = msg.Data[:max(most, 0)]
+	}
+	return msg
+}
+
+// headerText is s as a header can hold it: one line, bounded.
+func headerText(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, s)
+	return s[:min(len(s), maxReason)]
+}

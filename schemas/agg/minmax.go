@@ -32,7 +32,16 @@ func (f extreme) Columns(name string) []StateColumn {
 	return []StateColumn{{name, "SimpleAggregateFunction(" + f.Name() + ", " + f.ResultType() + ")", f.arg.Arrow(), true}}
 }
 
-func (f extreme) over(x string) string { return f.Name() + "(" + x + ")" }
+// over is the aggregate of an expression of the argument's type. Timestamps go through their
+// microseconds: compiled to machine code, which ClickHouse does to a query's third run, its
+// min and max of DateTime64 compare unsigned, and 1969 comes out later than 1970.
+func (f extreme) over(x string) string {
+	if f.arg.Kind == schemas.Timestamp {
+		return "fromUnixTimestamp64Micro(" + f.Name() + "(toUnixTimestamp64Micro(" + x + ")), 'UTC')"
+	}
+	return f.Name() + "(" + x + ")"
+}
+
 func (f extreme) StateSQL(arg string, nullable bool) []string {
 	return []string{f.RawSQL(arg, nullable)}
 }

@@ -205,3 +205,24 @@ func TestSnapshotAt(t *testing.T) {
 	}
 	check(again)
 }
+
+// concat joins records of one schema.
+func concat(recs []arrow.Record) arrow.Record {
+	if len(recs) == 1 {
+		return recs[0]
+	}
+	var n int64
+	cols := make([]arrow.Array, recs[0].NumCols())
+	for k := range cols {
+		var parts []arrow.Array
+		for _, rec := range recs {
+			parts = append(parts, rec.Column(k))
+		}
+		col, err := array.Concatenate(parts, memory.DefaultAllocator)
+		if err != nil {
+			panic(err)
+		}
+		cols[k], n = col, int64(col.Len())
+	}
+	return array.NewRecord(recs[0].Schema(), cols, n)
+}

@@ -1,0 +1,338 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+
+	"watershed/schemas"
+)
+
+const testApp = "watershed/TEST/0"
+
+// A testMessage is one message of a scripted log: events, a reject, or a cut.
+type testMessage struct {
+	typ    string
+	record arrow.Record
+	reject bool
+	cut    *schemas.Cut
+}
+
+// A testLog is a log in memory, and the dead letters that came of it.
+type testLog struct {
+	messages []testMessage // sequence i+1
+	cuts     []schemas.Cut
+	chunk    int // messages in a chunk at most
+	wait     bool
+
+	mu      sync.Mutex
+	letters map[uint64]int
+}
+
+func (l *testLog) position(seq uint64) schemas.Position {
+	if seq == 0 {
+		return schemas.Position{}
+	}
+	return schemas.Position{Seq: seq, Hash: seq * 0x9E3779B97F4A7C15}
+}
+
+func (l *testLog) open(_ context.Context, after schemas.Position) (Source, schemas.Cut, error) {
+	if after != l.position(after.Seq) {
+		return nil, schemas.Cut{}, fmt.Errorf("another log: %v", after)
+	}
+	cut := l.cuts[0]
+	for _, c := range l.cuts {
+		if c.Position.Seq <= after.Seq {
+			cut = c
+		}
+	}
+	return &testSource{log: l, next: after.Seq}, cut, nil
+}
+
+func (l *testLog) DeadLetter(_ context.Context, rejects []schemas.Reject) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range rejects {
+		l.letters[r.Seq]++
+	}
+	return nil
+}
+
+// end is the error of a scripted log's last chunk.
+var errEnd = errors.New("the script is at its end")
+
+type testSource struct {
+	log  *testLog
+	next uint64
+}
+
+func (s *testSource) Close() {}
+
+func (s *testSource) Next(ctx context.Context) (*schemas.Chunk, error) {
+	l := s.log
+	if int(s.next) == len(l.messages) {
+		if l.wait {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return nil, errEnd
+	}
+	c := &schemas.Chunk{After: l.position(s.next), Records: map[string]arrow.Record{}}
+	parts := map[string][]arrow.Record{}
+	for n := 0; n < l.chunk && int(s.next) < len(l.messages); n++ {
+		m := l.messages[s.next]
+		s.next++
+		switch {
+		case m.cut != nil:
+			c.Cut = m.cut
+		case m.reject:
+			c.Rejects = append(c.Rejects, schemas.Reject{Seq: s.next, Type: m.typ, Reason: "script"})
+		default:
+			parts[m.typ] = append(parts[m.typ], m.record)
+		}
+		if c.Cut != nil {
+			break
+		}
+	}
+	for typ, recs := range parts {
+		c.Records[typ] = concat(recs)
+	}
+	c.Last = l.position(s.next)
+	return c, nil
+}
+
+// smallEvent is a type with few columns.
+func smallEvent(name string) *schemas.Event {
+	return &schemas.Event{Name: name, ID: "id", Time: "time", Fields: []schemas.Field{
+		{Name: "id", Type: schemas.Type{Kind: schemas.String}},
+		{Name: "time", Type: schemas.Type{Kind: schemas.Timestamp}},
+		{Name: "n", Type: schemas.Type{Kind: schemas.Int64}, Optional: true},
+	}}
+}
+
+// script writes a log: cut 1 defines a and b, cut 2 drops b to retiring and adds c, cut 3 drops b, cut 4
+// brings b back.
+func script(r *rand.Rand, perEpoch int) *testLog {
+	a, b, c := smallEvent("a"), smallEvent("b"), smallEvent("c")
+	epochs := []schemas.Cut{
+		{Definitions: schemas.Set{Events: []*schemas.Event{a, b}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a, c}}, Retiring: schemas.Set{Events: []*schemas.Event{b}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a, c}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a, b, c}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a, b, c}}},
+	}
+	l := &testLog{chunk: 4, letters: map[uint64]int{}}
+	active := definedBy(epochs[0])
+	for i := range epochs {
+		for range perEpoch {
+			ev := active[r.IntN(len(active))]
+			if r.IntN(8) == 0 {
+				l.messages = append(l.messages, testMessage{typ: ev.Name, reject: true})
+				continue
+			}
+			seq := int64(len(l.messages) + 1)
+			l.messages = append(l.messages, testMessage{typ: ev.Name, record: randomRecord(r, ev, 1+r.IntN(3), int32(10+r.IntN(2)), seq)})
+		}
+		cut := epochs[i]
+		cut.Number, cut.Position = uint64(i+1), l.position(uint64(len(l.messages)+1))
+		l.cuts = append(l.cuts, cut)
+		l.messages = append(l.messages, testMessage{cut: &l.cuts[i]})
+		active = definedBy(cut)
+	}
+	for i := range l.messages { // the slice of cuts may have moved
+		if c := l.messages[i].cut; c != nil {
+			l.messages[i].cut = &l.cuts[c.Number-1]
+		}
+	}
+	return l
+}
+
+func (l *testLog) archiver(t testing.TB, root string) *Archiver {
+	t.Helper()
+	a, err := NewArchiver(ArchiverConfig{Root: root, App: testApp, Source: l.open, DeadLetters: l, MaxRows: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// want is what history must have of a type, up to a position.
+func (l *testLog) want(typ string, upto uint64) []string {
+	var lines []string
+	for i, m := range l.messages[:upto] {
+		_ = i
+		if m.typ == typ && !m.reject {
+			lines = append(lines, strings.Split(strings.TrimSpace(text(m.record)), "\n")...)
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func (l *testLog) check(t *testing.T, root string) {
+	t.Helper()
+	for _, cut := range l.cuts {
+		for _, ev := range definedBy(cut) {
+			table, err := Open(t.Context(), root, ev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := table.SnapshotAt(t.Context(), testApp, cut.Position.Seq)
+			if err != nil {
+				t.Fatalf("cut %d of %s: %v", cut.Number, ev.Name, err)
+			}
+			var got []string
+			for _, f := range s.Files {
+				lines := strings.Split(strings.TrimSpace(scanText(t, table, f)), "\n")
+				if f.MaxSeq > cut.Position.Seq {
+					t.Errorf("file %s straddles cut %d", f.Path, cut.Number)
+				}
+				got = append(got, lines...)
+			}
+			slices.Sort(got)
+			if want := l.want(ev.Name, cut.Position.Seq); !slices.Equal(got, want) {
+				t.Errorf("cut %d of %s: got %d rows; want %d", cut.Number, ev.Name, len(got), len(want))
+			}
+		}
+	}
+	for i, m := range l.messages {
+		if n := l.letters[uint64(i+1)]; m.reject != (n > 0) {
+			t.Errorf("message %d: reject %t, %d dead letters", i+1, m.reject, n)
+		}
+	}
+}
+
+func TestArchiverCopiesTheLog(t *testing.T) {
+	l, root := script(rand.New(rand.NewPCG(1, 1)), 40), t.TempDir()
+	if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
+		t.Fatal(err)
+	}
+	l.check(t, root)
+	for seq, n := range l.letters {
+		if n != 1 {
+			t.Errorf("message %d went to the dead letters %d times without a crash", seq, n)
+		}
+	}
+	if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
+		t.Fatal(err)
+	}
+	l.check(t, root)
+}
+
+// killed is what a test's hook panics with where the process would die.
+type killed struct{ step string }
+
+// runKilled runs an archiver that dies at its n-th step. It returns the step, or none if there were fewer.
+func runKilled(t *testing.T, a *Archiver, n int) (step string) {
+	t.Helper()
+	defer func() {
+		if p := recover(); p != nil {
+			k, ok := p.(killed)
+			if !ok {
+				panic(p)
+			}
+			step = k.step
+		}
+	}()
+	a.step = func(name string) {
+		if n--; n == 0 {
+			panic(killed{name})
+		}
+	}
+	if err := a.Run(t.Context()); !errors.Is(err, errEnd) {
+		t.Fatal(err)
+	}
+	return ""
+}
+
+func TestArchiverSurvivesDeathAtEveryStep(t *testing.T) {
+	died := map[string]bool{}
+	for n := 1; ; n++ {
+		l, root := script(rand.New(rand.NewPCG(2, 2)), 7), t.TempDir()
+		step := runKilled(t, l.archiver(t, root), n)
+		died[step] = true
+		if step == "" {
+			break
+		}
+		// The second process dies as well, a little further on.
+		runKilled(t, l.archiver(t, root), 1+n%5)
+		if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
+			t.Fatalf("after death at step %d, %s: %v", n, step, err)
+		}
+		l.check(t, root)
+		if t.Failed() {
+			t.Fatalf("after death at step %d, %s", n, step)
+		}
+	}
+	for _, step := range []string{stepRejected, stepBuffered, stepFile, stepFiles, stepCommit, stepCutTypes, stepBegun, stepCut} {
+		if !died[step] {
+			t.Errorf("no test died at %q", step)
+		}
+	}
+}
+
+func TestArchiverRefusesAnotherLog(t *testing.T) {
+	l, root := script(rand.New(rand.NewPCG(3, 3)), 5), t.TempDir()
+	if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
+		t.Fatal(err)
+	}
+	other := &testLog{messages: l.messages, cuts: l.cuts[:1], chunk: 1, letters: map[uint64]int{}}
+	cfg := other.archiver(t, root).cfg
+	cfg.Source = func(ctx context.Context, after schemas.Position) (Source, schemas.Cut, error) {
+		after.Hash++
+		return other.open(ctx, after)
+	}
+	a, err := NewArchiver(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); err == nil || errors.Is(err, errEnd) || errors.Is(err, io.EOF) {
+		t.Fatalf("got %v; want the source's refusal", err)
+	}
+}
+
+func TestArchiverCommitsByAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, root := script(rand.New(rand.NewPCG(4, 4)), 20), t.TempDir()
+		l.messages = l.messages[:l.cuts[0].Position.Seq+6]
+		l.wait = true
+		a := l.archiver(t, root)
+		a.cfg.MaxRows = 1000
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- a.Run(ctx) }()
+		table, err := Open(ctx, root, l.cuts[1].Definitions.Events[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for start := time.Now(); ; time.Sleep(time.Second) {
+			s, err := table.Snapshot(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Txns[testApp] == int64(len(l.messages)) {
+				if waited := time.Since(start); waited > 11*time.Minute {
+					t.Errorf("committed after %v", waited)
+				}
+				break
+			}
+			if time.Since(start) > 20*time.Minute {
+				t.Fatalf("nothing committed: at %d of %d", s.Txns[testApp], len(l.messages))
+			}
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	})
+}

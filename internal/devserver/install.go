@@ -38,7 +38,7 @@ func Library(explicit string) (string, error) {
 	}
 	name := libraryPackage(runtime.GOOS, runtime.GOARCH)
 	if name == "" {
-		return "", fmt.Errorf("there is no embedded %s: use a ClickHouse server's address", what)
+		return "", fmt.Errorf("no package of %s is pinned in "+engineDir+": name a libchdb of your own, or use a ClickHouse server's address", what)
 	}
 	return installed(what, filepath.Join("@chdb", name, "libchdb.so"))
 }
@@ -49,16 +49,10 @@ func FlightsPath() (string, error) {
 	return installed("the flights data set", filepath.Join("vega-datasets", "data", "flights-3m.parquet"))
 }
 
+// libraryPackage is the npm package with the library for a platform, empty if engine/package.json has none.
 func libraryPackage(system, processor string) string {
-	switch system + "/" + processor {
-	case "linux/amd64":
+	if system == "linux" && processor == "amd64" {
 		return "lib-linux-x64-gnu"
-	case "linux/arm64":
-		return "lib-linux-arm64-gnu"
-	case "darwin/amd64":
-		return "lib-darwin-x64"
-	case "darwin/arm64":
-		return "lib-darwin-arm64"
 	}
 	return ""
 }

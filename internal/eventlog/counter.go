@@ -36,7 +36,7 @@ func (l *Log) Next(ctx context.Context, counter string, floor uint64) (uint64, e
 		n, err := l.next(ctx, counter, floor)
 		if !isWrongLast(err) {
 			if err != nil {
-				return 0, fmt.Errorf("counter %s: %w", counter, err)
+				return 0, fmt.Errorf("counter %s: %w", counter, classify(err))
 			}
 			return n, nil
 		}

@@ -60,7 +60,7 @@ type Log struct {
 // Open connects, creates what is missing of the stream, the dead-letter stream and the counters,
 // and checks the settings of what is there: each that would let the log forget, lose its order
 // or its positions is named in the error, with what to do about it. A connection lost later is
-// sought again until Close.
+// sought again until Close; until it is back, calls fail and readers wait.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg.Stream = cmp.Or(cfg.Stream, "WATERSHED")
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, 8<<30)
@@ -146,7 +146,7 @@ type Info struct {
 func (l *Log) Info(ctx context.Context) (Info, error) {
 	info, err := l.stream.Info(ctx)
 	if err != nil {
-		return Info{}, fmt.Errorf("log %s: %w", l.cfg.Stream, err)
+		return Info{}, fmt.Errorf("log %s: %w", l.cfg.Stream, classify(err))
 	}
 	dead, err := l.dead.Info(ctx)
 	if err != nil {
@@ -168,7 +168,7 @@ func (l *Log) At(ctx context.Context, seq uint64) (schemas.Position, time.Time, 
 		err = l.missing(ctx, schemas.Position{Seq: seq})
 	}
 	if err != nil {
-		return schemas.Position{}, time.Time{}, fmt.Errorf("log %s: message %d: %w", l.cfg.Stream, seq, err)
+		return schemas.Position{}, time.Time{}, fmt.Errorf("log %s: message %d: %w", l.cfg.Stream, seq, classify(err))
 	}
 	return schemas.Position{Seq: seq, Hash: hash(msg.Subject, msg.Time, msg.Data)}, msg.Time, nil
 }

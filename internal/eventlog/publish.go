@@ -51,8 +51,15 @@ func (l *Log) eventMessage(eventType string, payload []byte, msgID string) *nats
 	return &nats.Msg{Subject: eventSubject + eventType, Header: header, Data: payload}
 }
 
-// classify turns the server's refusal of a full stream into ErrLogFull.
+// errUnconnected explains what NATS calls a full buffer: ours has no room, see connect.
+var errUnconnected = errors.New("no connection to NATS at the moment")
+
+// classify turns the server's refusal of a full stream into ErrLogFull, and explains what
+// happened where NATS's words do not.
 func classify(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return fmt.Errorf("%w (%w)", errUnconnected, err)
+	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "maximum bytes exceeded") {
 		return fmt.Errorf("%w (%w)", ErrLogFull, err)

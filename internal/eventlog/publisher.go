@@ -170,7 +170,7 @@ func (p *Publisher) settle(msg *nats.Msg, seq uint64, err error) {
 	switch {
 	case err == nil:
 		p.last = max(p.last, seq)
-	case !p.closed && p.passes(err) && time.Since(s.since) < p.opts.Patience:
+	case !p.closed && passes(err) && time.Since(s.since) < p.opts.Patience:
 		p.open++
 		p.again = append(p.again, s)
 	default:
@@ -182,10 +182,10 @@ func (p *Publisher) settle(msg *nats.Msg, seq uint64, err error) {
 
 // passes reports that an error may not come again: not an answer of the stream itself, and not
 // the end of the connection.
-func (p *Publisher) passes(err error) bool {
+func passes(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code == 503 // a server that is starting or out of resources for now
+		return !errors.Is(classify(err), ErrLogFull) && api.Code == 503 // a server that is starting or out of resources for now
 	}
 	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload)
 }

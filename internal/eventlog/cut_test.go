@@ -1,0 +1,130 @@
+package eventlog_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"watershed/internal/eventlog"
+	"watershed/schemas"
+)
+
+var sameCut = cmpopts.IgnoreTypes(schemas.Pos{})
+
+func TestCutsHaveGaplessNumbers(t *testing.T) {
+	l, url := open(t)
+	ctx := testContext(t)
+	const racers, each = 8, 6
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards published
+	published := make(map[uint64]schemas.Cut)
+	for r := range racers {
+		own := openAt(t, url)
+		wg.Go(func() {
+			for n := 0; n < each; {
+				c, err := own.PublishCut(ctx, set(event(fmt.Sprintf("a%d", r))), schemas.Set{})
+				if errors.Is(err, eventlog.ErrCutTaken) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n++
+				mu.Lock()
+				if _, twice := published[c.Number]; twice {
+					t.Errorf("cut %d was published twice", c.Number)
+				}
+				published[c.Number] = c
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	last, ok, err := l.LastCut(ctx)
+	if err != nil || !ok || last.Number != racers*each {
+		t.Fatalf("LastCut: got %d, %t, %v; want %d", last.Number, ok, err, racers*each)
+	}
+	for n := uint64(1); n <= racers*each; n++ {
+		got, err := l.Cut(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(published[n], got, sameCut, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("cut %d (-published +read):\n%s", n, diff)
+		}
+		if got.Previous != published[n-1].Position {
+			t.Errorf("cut %d follows %+v; want %+v", n, got.Previous, published[n-1].Position)
+		}
+	}
+	info, err := l.Info(ctx)
+	if err != nil || info.Messages != racers*each {
+		t.Errorf("got %d messages, %v; want one for each of the %d cuts", info.Messages, err, racers*each)
+	}
+}
+
+func TestCutsAreFound(t *testing.T) {
+	l, _ := open(t)
+	ctx := testContext(t)
+	if _, ok, err := l.LastCut(ctx); ok || err != nil {
+		t.Errorf("LastCut of an empty log: got %t, %v; want none", ok, err)
+	}
+	if _, err := l.Cut(ctx, 1); !errors.Is(err, eventlog.ErrNoCut) {
+		t.Errorf("Cut(1) of an empty log: got %v; want ErrNoCut", err)
+	}
+	var where []uint64 // the number of the cut that holds at each sequence, from 1
+	for n := range uint64(4) {
+		for range n + 1 {
+			publish(t, l, "a", line(1, ""))
+			where = append(where, n)
+		}
+		if c := cut(t, l, set(event("a"))); c.Number != n+1 {
+			t.Fatalf("got cut %d; want %d", c.Number, n+1)
+		}
+		where = append(where, n+1)
+	}
+	for i, want := range where {
+		c, err := l.CutBefore(ctx, uint64(i)+1)
+		if want == 0 {
+			if !errors.Is(err, eventlog.ErrNoCut) {
+				t.Errorf("CutBefore(%d): got %v; want ErrNoCut", i+1, err)
+			}
+			continue
+		}
+		if err != nil || c.Number != want {
+			t.Errorf("CutBefore(%d): got %d, %v; want %d", i+1, c.Number, err, want)
+		}
+	}
+	if _, err := l.Cut(ctx, 5); !errors.Is(err, eventlog.ErrNoCut) {
+		t.Errorf("Cut(5): got %v; want ErrNoCut", err)
+	}
+}
+
+func TestLargeCutsAreCompressed(t *testing.T) {
+	l, _ := open(t)
+	ctx := testContext(t)
+	var defs, retiring schemas.Set
+	for i := range 2000 {
+		defs.Events = append(defs.Events, event(fmt.Sprintf("type_%d", i), field("a", schemas.String), field("b", schemas.Float64)))
+		retiring.Events = append(retiring.Events, event(fmt.Sprintf("old_%d", i)))
+	}
+	want, err := l.PublishCut(ctx, defs, retiring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok, err := l.LastCut(ctx)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if diff := cmp.Diff(want, got, sameCut, cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b *schemas.Event) bool { return a.Name < b.Name })); diff != "" {
+		t.Errorf("(-published +read):\n%s", diff)
+	}
+	info, err := l.Info(ctx)
+	if err != nil || info.Bytes > 100<<10 {
+		t.Errorf("the log takes %d bytes, %v; want a compressed cut", info.Bytes, err)
+	}
+}

@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas"
 )
@@ -27,25 +23,11 @@ const idleAges = 10
 type archivedType struct {
 	owner    *Archiver
 	table    *Table
-	timeAt   int // column of the event time
 	active   bool
 	position schemas.Position // archived and committed
 	seen     schemas.Position // buffered, or without events of this type
-	dates    map[int32]*dateBuffer
-	rows     int64
-	bytes    int64
+	buffer   *dateBuffers
 	since    time.Time // when the first message that waits was read; zero: nothing waits
-}
-
-// A dateBuffer is the events of one date, in log order.
-type dateBuffer struct {
-	parts []bufferPart
-	rows  int64
-}
-
-type bufferPart struct {
-	record arrow.Record
-	rows   []int32
 }
 
 func (a *Archiver) openType(ctx context.Context, ev *schemas.Event) (*archivedType, error) {
@@ -57,8 +39,7 @@ func (a *Archiver) openType(ctx context.Context, ev *schemas.Event) (*archivedTy
 	if err != nil {
 		return nil, err
 	}
-	t := &archivedType{owner: a, table: table, dates: map[int32]*dateBuffer{}}
-	t.timeAt = ev.ArrowSchema().FieldIndices(ev.Time)[0]
+	t := &archivedType{owner: a, table: table, buffer: newDateBuffers(ev)}
 	seq, begun := s.Txns[a.cfg.App]
 	end, over := s.Txns[a.cfg.App+endedSuffix]
 	t.active = begun && !(over && end == seq)
@@ -85,76 +66,15 @@ func (t *archivedType) add(chunk *schemas.Chunk) error {
 	if rec == nil || rec.NumRows() == 0 {
 		return nil
 	}
-	if err := t.check(rec); err != nil {
+	empty, before := t.buffer.rows == 0, t.buffer.bytes
+	if _, err := t.buffer.add(rec, 0, func(_, seq int64) bool { return uint64(seq) > t.position.Seq }); err != nil {
 		return err
 	}
-	return t.split(rec)
-}
-
-// check holds a record against the definition that the table was opened with.
-func (t *archivedType) check(rec arrow.Record) error {
-	fields := t.table.event.ArrowSchema().Fields()
-	if int(rec.NumCols()) != len(fields) {
-		return fmt.Errorf("a record of %s has %d columns, not %d", t.table.event.Name, rec.NumCols(), len(fields))
-	}
-	for i, f := range fields {
-		if got := rec.ColumnName(i); got != f.Name {
-			return fmt.Errorf("column %d of a record of %s is %s, not %s", i, t.table.event.Name, got, f.Name)
-		}
-	}
-	return nil
-}
-
-// split puts the record's rows into the buffers of their dates.
-func (t *archivedType) split(rec arrow.Record) error {
-	n := int(rec.NumCols())
-	times, ok1 := rec.Column(t.timeAt).(*array.Timestamp)
-	seqs, ok2 := rec.Column(n - 2).(*array.Int64)
-	if !ok1 || !ok2 {
-		return fmt.Errorf("a record of %s has an event time or a sequence of a wrong type", t.table.event.Name)
-	}
-	parts := map[int32][]int32{}
-	for i, at := range times.TimestampValues() {
-		if uint64(seqs.Value(i)) > t.position.Seq {
-			d := dateOf(int64(at))
-			parts[d] = append(parts[d], int32(i))
-		}
-	}
-	if t.rows == 0 {
+	if empty && t.buffer.rows > 0 {
 		t.since = time.Now()
 	}
-	for d, rows := range parts {
-		b := t.dates[d]
-		if b == nil {
-			b = &dateBuffer{}
-			t.dates[d] = b
-		}
-		rec.Retain()
-		b.parts = append(b.parts, bufferPart{rec, rows})
-		b.rows += int64(len(rows))
-		t.rows += int64(len(rows))
-	}
-	if len(parts) > 0 {
-		size := recordBytes(rec)
-		t.bytes += size
-		t.owner.waiting += size
-	}
+	t.owner.waiting += t.buffer.bytes - before
 	return nil
-}
-
-// dateOf is the UTC date, in days, of an instant in microseconds.
-func dateOf(us int64) int32 { return int32(floorDiv(us, int64(day/time.Microsecond))) }
-
-func recordBytes(rec arrow.Record) int64 {
-	var n int64
-	for _, col := range rec.Columns() {
-		for _, b := range col.Data().Buffers() {
-			if b != nil {
-				n += int64(b.Len())
-			}
-		}
-	}
-	return n
 }
 
 // commit writes what is buffered and moves the type's txn to the position, in one commit. Everything of
@@ -197,17 +117,13 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 
 // writeFiles writes a file for each date that is buffered, ready to be added by a commit.
 func (t *archivedType) writeFiles(ctx context.Context) ([]*add, error) {
+	t.owner.waiting -= t.buffer.bytes
 	var adds []*add
-	dates := make([]int32, 0, len(t.dates))
-	for d := range t.dates {
-		dates = append(dates, d)
-	}
-	slices.Sort(dates)
-	for _, d := range dates {
+	for _, d := range t.buffer.sorted() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		a, err := t.writeDate(d)
+		a, err := t.table.writeParts(d, t.buffer.take(d), false, false)
 		if err != nil {
 			return nil, err
 		}
@@ -217,29 +133,10 @@ func (t *archivedType) writeFiles(ctx context.Context) ([]*add, error) {
 	return adds, nil
 }
 
-func (t *archivedType) writeDate(date int32) (*add, error) {
-	w, err := t.table.newFile(date)
-	if err != nil {
-		return nil, err
-	}
-	defer w.abort()
-	for _, p := range t.dates[date].parts {
-		if err := w.write(p.record, p.rows); err != nil {
-			return nil, err
-		}
-	}
-	return w.close(false, false)
-}
-
 // reset forgets what is buffered.
 func (t *archivedType) reset() {
-	for _, b := range t.dates {
-		for _, p := range b.parts {
-			p.record.Release()
-		}
-	}
-	t.owner.waiting -= t.bytes
-	t.dates, t.rows, t.bytes, t.since = map[int32]*dateBuffer{}, 0, 0, time.Time{}
+	t.buffer.reset()
+	t.since = time.Time{}
 }
 
 // due is when the type must commit next, if nothing more comes.
@@ -247,7 +144,7 @@ func (t *archivedType) due() (time.Time, bool) {
 	switch {
 	case t.since.IsZero():
 		return time.Time{}, false
-	case t.rows == 0:
+	case t.buffer.rows == 0:
 		return t.since.Add(idleAges * t.owner.cfg.MaxAge), true
 	}
 	return t.since.Add(t.owner.cfg.MaxAge), true
@@ -268,7 +165,7 @@ func (a *Archiver) commitDue(ctx context.Context) error {
 	for _, name := range a.names() {
 		t := a.types[name]
 		at, waits := t.due()
-		if t.rows >= a.cfg.MaxRows || waits && !now.Before(at) {
+		if t.buffer.rows >= a.cfg.MaxRows || waits && !now.Before(at) {
 			if err := t.commit(ctx, t.seen, false); err != nil {
 				return err
 			}
@@ -289,7 +186,7 @@ func (a *Archiver) commitDue(ctx context.Context) error {
 func (a *Archiver) fullest() *archivedType {
 	var out *archivedType
 	for _, t := range a.types {
-		if t.bytes > 0 && (out == nil || t.bytes > out.bytes) {
+		if t.buffer.bytes > 0 && (out == nil || t.buffer.bytes > out.buffer.bytes) {
 			out = t
 		}
 	}

@@ -170,7 +170,7 @@ func (a *Archiver) resume(ctx context.Context) (schemas.Position, error) {
 
 // recorded is what a table says of our log; os.ErrNotExist if nothing.
 func (a *Archiver) recorded(ctx context.Context, dir string) (p schemas.Position, ended bool, err error) {
-	t := &Table{dir: dir, event: &schemas.Event{Name: filepath.Base(dir)}, now: time.Now}
+	t := readOnly(dir)
 	if err := t.load(ctx); err != nil {
 		return p, false, err
 	}

@@ -96,6 +96,11 @@ func open(ctx context.Context, root string, ev *schemas.Event, first []txn) (*Ta
 	return t, nil
 }
 
+// readOnly is a table whose definition is not known: good for what the log says.
+func readOnly(dir string) *Table {
+	return &Table{dir: dir, event: &schemas.Event{Name: filepath.Base(dir)}, now: time.Now}
+}
+
 // Exists tells whether root has a table of that event type.
 func Exists(root, eventType string) (bool, error) {
 	_, err := os.Stat(filepath.Join(root, eventType, logDirName, versionName(0)))

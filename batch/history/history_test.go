@@ -115,6 +115,8 @@ func text(rec arrow.Record) string {
 			col := rec.Column(k)
 			if col.IsNull(i) {
 				b.WriteString("null|")
+			} else if d, ok := col.(*array.Decimal128); ok { // Arrow prints them by way of floats
+				fmt.Fprintf(&b, "%q|", decimalText(d.Value(i), int(col.DataType().(*arrow.Decimal128Type).Scale)))
 			} else {
 				fmt.Fprintf(&b, "%q|", col.ValueStr(i))
 			}
@@ -226,3 +228,5 @@ func concat(recs []arrow.Record) arrow.Record {
 	}
 	return array.NewRecord(recs[0].Schema(), cols, n)
 }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }

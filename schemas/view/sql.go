@@ -75,9 +75,6 @@ func (p *Plan) selectRaw(from string, measure func(m Measure, arg string, nullab
 // apart from aliases of the same name; an empty one leaves them bare.
 func (p *Plan) FinishSQL(m Measure, alias string) string { return m.Func.FinishSQL(m.columns(alias)) }
 
-// MergeSQL gives, per state column of the measure, the merge of stored states into one.
-func (p *Plan) MergeSQL(m Measure, alias string) []string { return m.Func.MergeSQL(m.columns(alias)) }
-
 func (m Measure) columns(alias string) []string {
 	var cols []string
 	for _, c := range m.Columns {

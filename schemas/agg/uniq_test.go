@@ -1,0 +1,88 @@
+package agg_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+
+	"watershed/schemas"
+	"watershed/schemas/agg"
+	"watershed/schemas/column"
+)
+
+// Sets beyond 65,536 drop hashes by their skip degree. Split into any parts, of which some
+// have dropped and some have not, they finish as ClickHouse's.
+func TestUniqOfMany(t *testing.T) {
+	db := database(t)
+	f, err := agg.New("uniq", schemas.Type{Kind: schemas.Int64}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := agg.New("uniq", schemas.Type{Kind: schemas.String}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, 65535, 65536, 65537, 131072, 200000, 600000} {
+		for _, parts := range []int{1, 2, 313} {
+			ints := column.Vector{Kind: schemas.Int64, Ints: make([]int64, n)}
+			for i := range ints.Ints {
+				ints.Ints[i] = int64(i) * 7919
+			}
+			texts := column.Vector{Kind: schemas.String, Codes: make([]int32, n), Dict: &column.Dict{Strings: make([]string, n)}}
+			for i := range texts.Codes {
+				texts.Codes[i], texts.Dict.Strings[i] = int32(i), strconv.Itoa(i)
+			}
+			// Uneven parts: the first has half of the values.
+			rng := rand.New(rand.NewPCG(uint64(n), uint64(parts)))
+			groups := make([]int32, n)
+			for i := range groups {
+				if i%2 == 0 {
+					groups[i] = int32(rng.IntN(parts))
+				}
+			}
+			if err := db.Table("s", []string{"a String", "b String"}); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Insert("s", states(groups, parts, []agg.Func{f, text}, []column.Vector{ints, texts})); err != nil {
+				t.Fatal(err)
+			}
+			got, err := db.Rows("SELECT uniqMerge(CAST(a, 'AggregateFunction(uniq, Int64)')), uniqMerge(CAST(b, 'AggregateFunction(uniq, String)')) FROM s")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := db.Rows(fmt.Sprintf("SELECT %s, %s FROM numbers(%d)",
+				f.RawSQL("toInt64(number) * 7919", false), text.RawSQL("toString(number)", false), n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("uniq of %d values in %d parts: got %s; want %s", n, parts, got, want)
+			}
+		}
+	}
+}
+
+// states folds vectors into states of the measures, named a, b, …; groups[i] is row i's.
+func states(groups []int32, n int, fs []agg.Func, vs []column.Vector) arrow.Record {
+	order := make([]int32, n)
+	for i := range order {
+		order[i] = int32(i)
+	}
+	var fields []arrow.Field
+	var arrays []arrow.Array
+	for i, f := range fs {
+		acc, c := f.New(), f.Columns(string(rune('a' + i)))[0]
+		acc.Grow(n)
+		acc.Add(groups, nil, vs[i])
+		b := array.NewBuilder(memory.DefaultAllocator, c.Arrow)
+		acc.Append(order, []array.Builder{b})
+		fields = append(fields, arrow.Field{Name: c.Name, Type: c.Arrow})
+		arrays = append(arrays, b.NewArray())
+	}
+	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, int64(n))
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -230,3 +231,5 @@ func concat(recs []arrow.Record) arrow.Record {
 }
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed)) }
+
+func floatBits(x float64) uint64 { return math.Float64bits(x) }

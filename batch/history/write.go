@@ -53,6 +53,10 @@ type columnWriter struct {
 
 // newFile begins a data file of one date. It has no name yet, and is gone after abort.
 func (t *Table) newFile(date int32) (*fileWriter, error) {
+	return t.newFileNamed(date, uuid.NewString()+".parquet")
+}
+
+func (t *Table) newFileNamed(date int32, name string) (*fileWriter, error) {
 	dir := dateColumn + "=" + formatDate(date)
 	if err := durable.MkdirAll(filepath.Join(t.dir, dir)); err != nil {
 		return nil, err
@@ -61,7 +65,7 @@ func (t *Table) newFile(date int32) (*fileWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &fileWriter{table: t, path: path.Join(dir, uuid.NewString()+".parquet"), date: date, hash: sha256.New()}
+	w := &fileWriter{table: t, path: path.Join(dir, name), date: date, hash: sha256.New()}
 	if w.file, err = durable.Create(filepath.Join(t.dir, filepath.FromSlash(w.path))); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,216 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// worstGroups is how many drifted groups an audit names.
+const worstGroups = 10
+
+// Audit holds the new slices of a plan against the old ones plus the speed epochs and the
+// imports, group by group. Slices that are on both sides are left out: what they add is equal.
+//
+// A group's measure is equal, explained or drifted:
+//
+//   - An additive measure may exceed the batch's by up to what was removed in its group as
+//     duplicates: the speed layer, whose memory is bounded, may have counted them. Less than
+//     the batch's, or more than that, is drift.
+//   - Any other measure must be equal in a group where nothing was removed; where something
+//     was, a difference is explained. (How far a duplicate moves a maximum or a quantile cannot
+//     be told from states; the group's counts still bound how many there were.)
+//   - Sums and means of float64 are equal within 1e-9 of the sum of the stored sums' magnitudes:
+//     a lower bound of Σ|x|, and so stricter than what sums promise.
+//
+// A group is as bad as its worst measure.
+func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (schemas.Audit, error) {
+	l := layoutOf(p)
+	a := schemas.Audit{View: l.view, Plan: l.hash, Build: spec.Build, Baseline: spec.Baseline}
+	fail := func(err error) (schemas.Audit, error) {
+		return schemas.Audit{}, fmt.Errorf("audit view %s: %w", l.view, err)
+	}
+	compared := db.comparisonSQL(l, spec)
+	got, err := rows[struct {
+		Groups    uint64  `ch:"groups"`
+		Equal     uint64  `ch:"equal"`
+		Explained uint64  `ch:"explained"`
+		Drifted   uint64  `ch:"drifted"`
+		Largest   float64 `ch:"largest"`
+	}](ctx, db.client, "SELECT count() AS groups, countIf(_verdict = 0) AS equal, countIf(_verdict = 1) AS explained, countIf(_verdict = 2) AS drifted, max(_worst) AS largest FROM ("+
+		fmt.Sprintf("SELECT arrayMax(arrayMap(m -> m.4, _measures)) AS _verdict, arrayMax(arrayMap(m -> if(m.4 = 2, m.5, 0.), _measures)) AS _worst FROM (%s)", compared)+")")
+	if err != nil {
+		return fail(err)
+	}
+	if len(got) == 1 {
+		a.Groups, a.Equal, a.Explained, a.Drifted, a.Largest = got[0].Groups, got[0].Equal, got[0].Explained, got[0].Drifted, got[0].Largest
+	}
+	if a.Drifted == 0 {
+		return a, nil
+	}
+	a.Worst, err = rows[schemas.AuditGroup](ctx, db.client, fmt.Sprintf(
+		"SELECT _group AS `group`, m.1 AS measure, m.2 AS baseline, m.3 AS batch, m.5 AS drift FROM (%s) ARRAY JOIN _measures AS m WHERE m.4 = 2 ORDER BY drift DESC, toString(_group), measure LIMIT %d",
+		compared, worstGroups))
+	if err != nil {
+		return fail(err)
+	}
+	return a, nil
+}
+
+// The sides of a comparison.
+const (
+	sideBaseline = 0
+	sideBatch    = 1
+	sideRemoved  = 2
+)
+
+// comparisonSQL gives a row per group: the dimensions as a map of text, and per measure a
+// tuple of name, baseline value, batch value, verdict (0 equal, 1 explained, 2 drift), drift.
+func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
+	shared := make(map[uint64]bool)
+	for _, id := range spec.New {
+		shared[id] = slices.Contains(spec.Old, id)
+	}
+	without := func(ids []uint64) []uint64 {
+		return slices.DeleteFunc(slices.Clone(ids), func(id uint64) bool { return shared[id] })
+	}
+	var sides []string
+	add := func(side int, table, where string) {
+		sides = append(sides, fmt.Sprintf("SELECT %s, %d AS _side FROM %s WHERE %s", names("", l.columns()), side, db.name(table), where))
+	}
+	in := func(ids []uint64) string {
+		if len(ids) == 0 {
+			return "false"
+		}
+		return "_slice IN (" + list(ids) + ")"
+	}
+	add(sideBaseline, l.batch(), in(without(spec.Old)))
+	add(sideBaseline, l.batch(), in(spec.Imports))
+	add(sideBaseline, l.speed(), fmt.Sprintf("_epoch >= %d AND _epoch < %d", spec.From, spec.To))
+	add(sideBatch, l.batch(), in(without(spec.New)))
+	add(sideRemoved, l.batch(), in(spec.Removed))
+
+	dims := ""
+	if len(l.dims) > 0 {
+		dims = names("_s.", l.dims) + ", "
+	}
+	// Within: per group and side the finished values. Above: the sides of a group in one row; a
+	// side without rows has the value of nothing.
+	within := l.outputs("_s.", func(m view.Measure, cols []string) []string {
+		return append(finished(m, cols), scaleSQL(m, cols)+" AS "+quote("_scale_"+m.Name))
+	})
+	var measures []string
+	for _, m := range l.plan.Measures {
+		measures = append(measures, verdictSQL(m))
+	}
+	var group []string
+	for _, d := range l.dims {
+		group = append(group, literal(d.name), "ifNull(toString("+quote(d.name)+"), 'null')")
+	}
+	grouping := " GROUP BY " + dims + "_s._side"
+	having := "HAVING min(_side) < " + fmt.Sprint(sideRemoved)
+	groupMap := "CAST(map(), 'Map(String, String)')"
+	if len(group) > 0 {
+		groupMap = "map(" + strings.Join(group, ", ") + ")"
+	}
+	return fmt.Sprintf("SELECT %s AS _group, [%s] AS _measures FROM (SELECT %s, _s._side AS _side FROM (%s) AS _s%s)%s %s",
+		groupMap, strings.Join(measures, ", "), within, strings.Join(sides, " UNION ALL "), grouping, l.groupBy(""), having)
+}
+
+// scaleSQL is what differences of a float sum are held against; 0 where equal means equal.
+func scaleSQL(m view.Measure, cols []string) string {
+	if !strings.Contains(m.Columns[0].ClickHouse, "SimpleAggregateFunction(sum, Nullable(Float64))") {
+		return "0."
+	}
+	scale := "ifNull(sum(abs(" + cols[0] + ")), 0.)"
+	if len(cols) > 1 { // a mean: over its count
+		scale += " / greatest(sum(" + cols[1] + "), 1)"
+	}
+	return scale
+}
+
+// verdictSQL compares a measure of one group. Aliases would be shared by all measures, so that
+// the expressions are written out.
+func verdictSQL(m view.Measure) string {
+	name := quote(m.Name)
+	side := func(n int) string { return fmt.Sprintf("anyIf(%s, _side = %d)", name, n) }
+	a, b := side(sideBaseline), side(sideBatch)
+	same := fmt.Sprintf("(isNull(%[1]s) AND isNull(%[2]s)) OR ifNull(%[1]s = %[2]s, false)", a, b)
+	drift := "1."
+	number := isNumber(m.Func.ResultType())
+	if number {
+		same += fmt.Sprintf(" OR ifNull(abs(toFloat64(%s) - toFloat64(%s)) <= 1e-9 * max(%s), false) AND max(%[3]s) > 0",
+			a, b, quote("_scale_"+m.Name))
+		drift = fmt.Sprintf("abs(ifNull(toFloat64(%s), 0.) - ifNull(toFloat64(%s), 0.))", a, b)
+	}
+	explained := fmt.Sprintf("countIf(_side = %d) > 0", sideRemoved)
+	if m.Func.Additive() {
+		explained = fmt.Sprintf("%[1]s >= %[2]s AND %[1]s - %[2]s <= %[3]s", a, b, side(sideRemoved))
+	}
+	return fmt.Sprintf("(%s, ifNull(toString(%s), 'null'), ifNull(toString(%s), 'null'), multiIf(%s, 0, %s, 1, 2), %s)",
+		literal(m.Name), a, b, same, explained, drift)
+}
+
+// isNumber reports whether values of a type can be subtracted as float64.
+func isNumber(typ string) bool {
+	typ = strings.TrimPrefix(typ, "Nullable(")
+	for _, p := range []string{"Int", "UInt", "Float", "Decimal"} {
+		if strings.HasPrefix(typ, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// SaveAudits stores what audits found, in one insert.
+func (db *DB) SaveAudits(ctx context.Context, term uint64, audits []schemas.Audit) error {
+	if len(audits) == 0 {
+		return nil
+	}
+	b := &block{rows: len(audits)}
+	var builds, baselines []uint64
+	var plans, views, results []string
+	for _, a := range audits {
+		text, err := json.Marshal(a)
+		if err != nil {
+			return fmt.Errorf("save audit of view %s: %w", a.View, err)
+		}
+		builds, baselines = append(builds, a.Build), append(baselines, a.Baseline)
+		plans, views, results = append(plans, a.Plan), append(views, a.View), append(results, string(text))
+	}
+	b.add("build", builds)
+	b.add("baseline", baselines)
+	b.add("plan", plans)
+	b.add("view", views)
+	b.add("result", results)
+	b.constant("term", term)
+	return wrapf(db.insert(ctx, "audits_in", RoleBatch, term, b), "save audits")
+}
+
+// Audits reads what the audits of the newest builds found, newest first and then by view; of
+// an audit that was made twice, the last. Builds is how many builds to look at.
+func (db *DB) Audits(ctx context.Context, builds int) ([]schemas.Audit, error) {
+	return readAudits(ctx, db.client, builds)
+}
+
+func readAudits(ctx context.Context, c *client, builds int) ([]schemas.Audit, error) {
+	got, err := rows[struct {
+		Result string `ch:"result"`
+	}](ctx, c, fmt.Sprintf("SELECT argMax(result, (term, at)) AS result FROM %[1]s WHERE build IN (SELECT DISTINCT build FROM %[1]s ORDER BY build DESC LIMIT %[2]d) GROUP BY build, plan, view ORDER BY build DESC, view, plan",
+		c.name("audits"), builds))
+	if err != nil {
+		return nil, fmt.Errorf("read audits: %w", err)
+	}
+	out := make([]schemas.Audit, len(got))
+	for i, r := range got {
+		if err := json.Unmarshal([]byte(r.Result), &out[i]); err != nil {
+			return nil, fmt.Errorf("read audits: %w", err)
+		}
+	}
+	return out, nil
+}

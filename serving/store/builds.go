@@ -1,0 +1,238 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"watershed/schemas"
+)
+
+// NotFoundError says that there is no build of that number.
+type NotFoundError struct{ Build uint64 }
+
+func (e *NotFoundError) Error() string { return fmt.Sprintf("there is no build %d", e.Build) }
+
+// Live says which build the merged views show.
+func (db *DB) Live(ctx context.Context) (schemas.Live, error) { return readLive(ctx, db.client) }
+
+func readLive(ctx context.Context, c *client) (schemas.Live, error) {
+	got, err := rows[struct {
+		Flip   uint64 `ch:"flip"`
+		Build  uint64 `ch:"build"`
+		Cut    uint64 `ch:"cut"`
+		Pinned bool   `ch:"pinned"`
+		Micros int64  `ch:"micros"`
+	}](ctx, c, "SELECT flip, build, cut, pinned, toUnixTimestamp64Micro(at) AS micros FROM "+c.name("live")+" ORDER BY flip DESC LIMIT 1")
+	if err != nil {
+		return schemas.Live{}, fmt.Errorf("read the live build: %w", err)
+	}
+	if len(got) != 1 {
+		return schemas.Live{}, fmt.Errorf("read the live build: table live of database %s is empty", c.database)
+	}
+	l := got[0]
+	return schemas.Live{Flip: l.Flip, Build: l.Build, Cut: l.Cut, Pinned: l.Pinned, At: time.UnixMicro(l.Micros).UTC()}, nil
+}
+
+// Flip makes a build live. The row that it inserts is what all merged views read, so that
+// they change at once. to.Flip must be a number that was never used before; to.At is ignored.
+// It is refused for a build that is not there.
+func (db *DB) Flip(ctx context.Context, term uint64, to schemas.Live) error {
+	if to.Build != 0 {
+		b, err := db.Build(ctx, to.Build)
+		if err != nil {
+			return fmt.Errorf("flip to build %d: %w", to.Build, err)
+		}
+		if b.Cut != to.Cut {
+			return fmt.Errorf("flip to build %d: it stands at cut %d, not %d", to.Build, b.Cut, to.Cut)
+		}
+		gone, err := rows[struct {
+			One uint8 `ch:"1"`
+		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %d AND (plan, slice) IN (SELECT plan, slice FROM %s) LIMIT 1",
+			db.name("builds"), to.Build, db.name("condemned")))
+		if err != nil {
+			return fmt.Errorf("flip to build %d: %w", to.Build, err)
+		}
+		if len(gone) > 0 {
+			return fmt.Errorf("flip to build %d: its slices are being dropped: choose a newer build", to.Build)
+		}
+	}
+	b := &block{rows: 1}
+	b.constant("flip", to.Flip)
+	b.constant("build", to.Build)
+	b.constant("cut", to.Cut)
+	b.add("pinned", []bool{to.Pinned})
+	b.constant("term", term)
+	// If we stop here the old build stays live; the flip's number is lost and the next is higher.
+	return wrapf(db.insert(ctx, "live_in", RoleBatch, term, b), "flip to build %d", to.Build)
+}
+
+// SaveBuild stores a build, in one insert of one block. A build that is stored already is left
+// alone if it is equal, replaced if it was never live, and otherwise an error.
+func (db *DB) SaveBuild(ctx context.Context, term uint64, build schemas.Build) error {
+	if build.Number == 0 {
+		return fmt.Errorf("save build: build 0 is the empty build")
+	}
+	b, err := buildBlock(term, build)
+	if err != nil {
+		return fmt.Errorf("save build %d: %w", build.Number, err)
+	}
+	done, err := db.replaceable(ctx, build)
+	if err != nil || done {
+		return wrapf(err, "save build %d", build.Number)
+	}
+	// If we stop here there is no such build. Nothing shows it before it is flipped to, and
+	// that comes after.
+	return wrapf(db.insert(ctx, "builds_in", RoleBatch, term, b), "save build %d", build.Number)
+}
+
+// replaceable drops another build of that number, or says that the same is there.
+func (db *DB) replaceable(ctx context.Context, build schemas.Build) (same bool, err error) {
+	old, err := db.Build(ctx, build.Number)
+	if err != nil {
+		if _, absent := err.(*NotFoundError); absent {
+			return false, nil
+		}
+		return false, err
+	}
+	if sameBuild(old, build) {
+		return true, nil
+	}
+	shown, err := rows[struct {
+		One uint8 `ch:"1"`
+	}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %d LIMIT 1", db.name("live"), build.Number))
+	if err != nil {
+		return false, err
+	}
+	if len(shown) > 0 {
+		return false, fmt.Errorf("another build of that number was live already")
+	}
+	return false, db.exec(ctx, fmt.Sprintf("ALTER TABLE %s DROP PARTITION %d", db.name("builds"), build.Number))
+}
+
+func sameBuild(a, b schemas.Build) bool {
+	if a.Cut != b.Cut || len(a.Plans) != len(b.Plans) {
+		return false
+	}
+	for plan, s := range a.Plans {
+		t, ok := b.Plans[plan]
+		if !ok || !slices.Equal(keysOf(s), keysOf(t)) {
+			return false
+		}
+	}
+	return true
+}
+
+func keysOf(s []schemas.Slice) []string {
+	out := make([]string, len(s))
+	for i, x := range s {
+		out[i] = fmt.Sprintf("%d/%d", x.Date, x.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// buildBlock has a row per slice and, with slice 0, one per plan: it says that the plan is
+// covered, even if it has no history.
+func buildBlock(term uint64, build schemas.Build) (*block, error) {
+	var plans []string
+	var dates []int32
+	var ids []uint64
+	for plan, of := range build.Plans {
+		plans, dates, ids = append(plans, plan), append(dates, 0), append(ids, 0)
+		for _, s := range of {
+			if s.ID == 0 || (s.Plan != "" && s.Plan != plan) {
+				return nil, fmt.Errorf("slice %d of plan %.8s does not belong to plan %.8s", s.ID, s.Plan, plan)
+			}
+			plans, dates, ids = append(plans, plan), append(dates, s.Date), append(ids, s.ID)
+		}
+	}
+	if len(plans) == 0 || len(plans) > maxFlush {
+		return nil, fmt.Errorf("%d slices, want 1 to %d", len(plans), maxFlush)
+	}
+	b := &block{rows: len(plans)}
+	b.constant("build", build.Number)
+	b.constant("cut", build.Cut)
+	b.add("plan", plans)
+	b.dates("date", dates)
+	b.add("slice", ids)
+	b.constant("term", term)
+	return b, nil
+}
+
+// Build reads a build; a *NotFoundError if there is none of that number. Its slices have all
+// that was registered of them.
+func (db *DB) Build(ctx context.Context, number uint64) (schemas.Build, error) {
+	got, err := rows[struct {
+		sliceRow
+		Cut    uint64 `ch:"cut"`
+		Micros int64  `ch:"micros"`
+	}](ctx, db.client, fmt.Sprintf(`SELECT b.cut AS cut, b.plan AS plan, toInt32(b.date) AS date, b.slice AS slice, any(toUnixTimestamp64Micro(b.at)) AS micros,
+		any(s.key) AS key, any(s.groups) AS groups, any(s.events) AS events, any(s.duplicates) AS duplicates
+		FROM %s AS b LEFT JOIN %s AS s ON s.plan = b.plan AND s.slice = b.slice WHERE b.build = %d
+		GROUP BY cut, plan, date, slice ORDER BY plan, date, slice`, db.name("builds"), db.name("slices"), number))
+	if err != nil {
+		return schemas.Build{}, fmt.Errorf("read build %d: %w", number, err)
+	}
+	if len(got) == 0 {
+		if number == 0 {
+			return schemas.Build{Plans: map[string][]schemas.Slice{}}, nil
+		}
+		return schemas.Build{}, &NotFoundError{number}
+	}
+	b := schemas.Build{Number: number, Cut: got[0].Cut, Plans: make(map[string][]schemas.Slice), At: time.UnixMicro(got[0].Micros).UTC()}
+	for _, r := range got {
+		if r.Slice == 0 {
+			b.Plans[r.Plan] = append(b.Plans[r.Plan], []schemas.Slice{}...)
+			continue
+		}
+		b.Plans[r.Plan] = append(b.Plans[r.Plan], r.slice())
+	}
+	return b, nil
+}
+
+// A BuildInfo is a line of the list of builds.
+type BuildInfo struct {
+	Number uint64
+	Cut    uint64
+	Plans  []string // hashes of the plans that it covers, sorted
+	Slices uint64
+	Live   bool
+	At     time.Time
+}
+
+// Builds lists the stored builds, newest first.
+func (db *DB) Builds(ctx context.Context) ([]BuildInfo, error) {
+	live, err := db.Live(ctx)
+	if err != nil {
+		return nil, err
+	}
+	got, err := rows[struct {
+		Build  uint64   `ch:"build"`
+		Cut    uint64   `ch:"cut"`
+		Plans  []string `ch:"plans"`
+		Slices uint64   `ch:"slices"`
+		Micros int64    `ch:"micros"`
+	}](ctx, db.client, "SELECT build, any(cut) AS cut, arraySort(groupUniqArray(plan)) AS plans, uniqExactIf((plan, slice), slice != 0) AS slices, toUnixTimestamp64Micro(max(at)) AS micros FROM "+
+		db.name("builds")+" GROUP BY build ORDER BY build DESC")
+	if err != nil {
+		return nil, fmt.Errorf("list builds: %w", err)
+	}
+	out := make([]BuildInfo, len(got))
+	for i, r := range got {
+		out[i] = BuildInfo{Number: r.Build, Cut: r.Cut, Plans: r.Plans, Slices: r.Slices, Live: r.Build == live.Build, At: time.UnixMicro(r.Micros).UTC()}
+	}
+	return out, nil
+}
+
+// list writes numbers for an IN.
+func list(ids []uint64) string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = strconv.FormatUint(id, 10)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,49 @@
+// Package store keeps what is served in ClickHouse: the tables of plans, the merged views over
+// them, the builds, and the fences that keep writers of older terms out.
+//
+// States travel in blocks that are complete before their insert is opened: columns come out of
+// Arrow as whole slices. What the driver cannot write (aggregate states, 128 and 256 bit numbers,
+// nulls without pointers) arrives in the staging table as strings, fixed strings and masks, and
+// its materialized view makes the real types of them.
+//
+// # Tables
+//
+// Every system table also has the writer's term and the time of the insert.
+//
+//	table      row                                      order key             engine                     fsync
+//	terms      a role's new term                        role, shard, term     MergeTree                  yes
+//	positions  how far a plan's speed states reach      plan, shard           ReplacingMergeTree(seq)    yes
+//	slices     a finished slice under its key           plan, slice           MergeTree                  no
+//	condemned  a slice that must not be used again      plan, slice           MergeTree                  no
+//	builds     a slice of a build; slice 0: the plan    plan, date, slice     MergeTree, a partition     yes
+//	           is covered                                                     per build
+//	live       a flip: the newest says what is shown    flip                  MergeTree                  yes
+//	audits     what an audit of a plan found            build, plan           MergeTree                  no
+//
+// A plan, of view V with a hash that begins with H, has
+//
+//	V__H__batch  states of slices   dimensions  AggregatingMergeTree, a partition per slice            no
+//	V__H__speed  states of epochs   dimensions  AggregatingMergeTree, a partition per (epoch, shard)   yes
+//
+// and a view has the merged views V (finished values) and V_states (states, to roll up further).
+// Columns of ours begin with an underscore there, where fields cannot.
+//
+// fsync means fsync_after_insert and fsync_part_directory: what was acknowledged survives a power
+// cut. Config.NoFsync turns it off. What is not fsynced is looked at before it is relied on: a
+// slice has its rows counted, and is computed again if they are short.
+//
+// # Fences
+//
+// Each fenced table T is written through T_in, which keeps nothing, and the materialized view
+// T_fence, which moves a block on to T and throws if its term is older than the newest in terms.
+// The newest term is looked up when the block arrives. So once TakeOver has inserted a term and
+// seen the end of every query of older ones, none of those can write any more.
+//
+// # Invariants
+//
+//   - A flush of the speed layer is one block in one partition: it is there whole or not at all,
+//     with the position that it reaches.
+//   - A build's rows do not change once it was live. A slice's rows do not change once it was
+//     registered, until it is dropped; an id is never used twice.
+//   - The row with the highest flip in live decides what every merged view shows.
+package store

@@ -1,0 +1,76 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+)
+
+// An Error is what a statement failed with: what ClickHouse answered, or that it did not
+// answer.
+type Error struct {
+	code    int    // ClickHouse's; 0 when it did not answer
+	message string // ClickHouse's, without its decoration
+	sent    bool   // the statement, or the rows of an insert, may have reached ClickHouse
+	cause   error  // of not having an answer
+}
+
+// codeThrowIf is FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: the exception of fences and of merged
+// views that the live build does not cover.
+const codeThrowIf = 395
+
+// refusal lists exceptions that are raised before anything of an insert can have been
+// written. The numbers are ClickHouse's and never change.
+func refusal(code int) bool {
+	switch code {
+	case 6, 16, 27, 33, 36, 43, 47, 53, 62, 117, 246, // data, columns or syntax that do not fit
+		60, 81, // no such table or database
+		192, 193, 194, 201, 497, 516, // no such user, quota, access
+		202, 252, // too many queries, too many parts
+		codeThrowIf:
+		return true
+	}
+	return false
+}
+
+// fenceMark begins the message of every fence.
+const fenceMark = "fenced: "
+
+func (e *Error) Error() string {
+	if e.code == 0 {
+		return fmt.Sprintf("ClickHouse did not answer: %v", e.cause)
+	}
+	return fmt.Sprintf("ClickHouse: %s (code %d)", e.message, e.code)
+}
+
+// Unwrap is why there was no answer, if there was none.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Code is ClickHouse's number of the exception, 0 when it did not answer.
+func (e *Error) Code() int { return e.code }
+
+// Message is ClickHouse's message alone.
+func (e *Error) Message() string { return e.message }
+
+// Fenced reports that the write's term is not its role's newest. Nothing was written.
+func (e *Error) Fenced() bool {
+	return e.code == codeThrowIf && strings.HasPrefix(e.message, fenceMark)
+}
+
+// Refused reports that a write was certainly not carried out.
+func (e *Error) Refused() bool { return !e.sent || refusal(e.code) }
+
+// Unknown reports that a write may have been carried out, or may yet be: the writer must
+// take a new term before it looks.
+func (e *Error) Unknown() bool { return !e.Refused() }
+
+// plainMessage takes off what ClickHouse puts around a message. That of throwIf is ours, and
+// the expression around it says nothing more.
+func plainMessage(code int, text string) string {
+	text = strings.TrimPrefix(strings.TrimSpace(text), "DB::Exception: ")
+	if code == codeThrowIf {
+		text, _, _ = strings.Cut(text, ": while executing '")
+		text, _, _ = strings.Cut(text, ": In scope ")
+		text, _, _ = strings.Cut(text, ": while pushing to view ")
+	}
+	return strings.TrimSuffix(text, ".")
+}

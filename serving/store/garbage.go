@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Garbage drops what an earlier call condemned, and condemns what is no longer kept: kept are
+// the live build, the builds newer than it, and so many older ones. It returns how many slices
+// and epochs it dropped. Only the holder of the newest batch term may call it, after its flip.
+//
+// The order makes every stop harmless. Epochs go by the builds that were still listed when the
+// call began, and slices go in the call after the one that condemned them, so that a query that
+// read the live build long ago still finds what it names. A condemned slice is never reused,
+// and a build that names one cannot be flipped to.
+func (db *DB) Garbage(ctx context.Context, term, keep uint64) (int, error) {
+	dropped, err := db.garbage(ctx, term, keep)
+	return dropped, wrapf(err, "drop what is no longer kept")
+}
+
+func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
+	live, err := db.Live(ctx)
+	if err != nil {
+		return 0, err
+	}
+	builds, err := db.Builds(ctx) // newest first
+	if err != nil || len(builds) == 0 {
+		return 0, err
+	}
+	oldest := builds[len(builds)-1].Cut
+	dropped, err := db.dropParts(ctx, term, oldest)
+	if err != nil {
+		return dropped, err
+	}
+	var old []uint64
+	for _, b := range builds {
+		switch {
+		case b.Number >= live.Build:
+		case keep > 0:
+			keep--
+		default:
+			old = append(old, b.Number)
+		}
+	}
+	if len(old) == 0 {
+		return dropped, nil
+	}
+	// If we stop here, the next call finds the same builds and does this again.
+	if err := db.condemn(ctx, term, old); err != nil {
+		return dropped, err
+	}
+	// If we stop here, the old builds are listed still, but cannot be flipped to.
+	drops := make([]string, len(old))
+	for i, n := range old {
+		drops[i] = fmt.Sprintf("DROP PARTITION %d", n)
+	}
+	return dropped, db.exec(ctx, "ALTER TABLE "+db.name("builds")+" "+strings.Join(drops, ", "))
+}
+
+// condemn condemns the slices that old builds name and no other, and those that no build ever
+// named: of runs that were given up.
+func (db *DB) condemn(ctx context.Context, term uint64, old []uint64) error {
+	got, err := rows[struct {
+		Plan  string `ch:"plan"`
+		Slice uint64 `ch:"slice"`
+	}](ctx, db.client, fmt.Sprintf(`SELECT DISTINCT plan, slice FROM (SELECT plan, slice FROM %[1]s UNION ALL SELECT plan, slice FROM %[2]s WHERE build IN (%[4]s) AND slice != 0)
+		WHERE (plan, slice) NOT IN (SELECT plan, slice FROM %[2]s WHERE build NOT IN (%[4]s)) AND (plan, slice) NOT IN (SELECT plan, slice FROM %[3]s)`,
+		db.name("slices"), db.name("builds"), db.name("condemned"), list(old)))
+	if err != nil || len(got) == 0 {
+		return err
+	}
+	b := &block{rows: len(got)}
+	var plans []string
+	var ids []uint64
+	for _, r := range got {
+		plans, ids = append(plans, r.Plan), append(ids, r.Slice)
+	}
+	b.add("plan", plans)
+	b.add("slice", ids)
+	b.constant("term", term)
+	return db.insert(ctx, "condemned_in", RoleBatch, term, b)
+}
+
+// part is a partition of a plan's table.
+type part struct {
+	Table string `ch:"table"`
+	Value string `ch:"partition"`
+}
+
+// dropParts drops condemned slices, the slices of older terms that were never registered, and
+// epochs before the oldest.
+func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
+	parts, err := rows[part](ctx, db.client, "SELECT DISTINCT table, partition FROM system.parts WHERE active AND database = "+literal(db.database)+" AND (endsWith(table, '__batch') OR endsWith(table, '__speed')) ORDER BY table, partition")
+	if err != nil {
+		return 0, err
+	}
+	// A slice id is never used for two plans, so that plans need not be told apart.
+	kept, err := rows[struct {
+		Slice uint64 `ch:"slice"`
+	}](ctx, db.client, fmt.Sprintf("SELECT DISTINCT slice FROM %s WHERE (plan, slice) NOT IN (SELECT plan, slice FROM %s)", db.name("slices"), db.name("condemned")))
+	if err != nil {
+		return 0, err
+	}
+	keep := make(map[uint64]bool, len(kept))
+	for _, k := range kept {
+		keep[k.Slice] = true
+	}
+	drops := make(map[string][]string)
+	count := 0
+	for _, p := range parts {
+		number, err := strconv.ParseUint(strings.Split(strings.Trim(p.Value, "()"), ",")[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("partition %s of %s: %w", p.Value, p.Table, err)
+		}
+		// What this term inserted and did not register may still be looked at by its holder.
+		gone := !keep[number] && number < term<<slicesPerTerm
+		if strings.HasSuffix(p.Table, "__speed") {
+			gone = number < oldest
+		}
+		if gone {
+			drops[p.Table] = append(drops[p.Table], "DROP PARTITION "+p.Value)
+			count++
+		}
+	}
+	for table, of := range drops {
+		for some := range slices.Chunk(of, 500) {
+			if err := db.exec(ctx, "ALTER TABLE "+db.name(table)+" "+strings.Join(some, ", ")); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return count, nil
+}
+
+// slicesPerTerm is how many low bits of a slice id number the slices of one batch term.
+const slicesPerTerm = 24

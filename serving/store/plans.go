@@ -1,0 +1,107 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"watershed/schemas/view"
+)
+
+// EnsurePlans makes the tables of plans that are missing, and the ways into them. Plans that
+// are fresh begin with the log: the empty build covers them. It changes nothing the second
+// time, so that stopping halfway is healed by the next call.
+func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) error {
+	layouts := make([]*layout, len(plans))
+	for i, p := range plans {
+		layouts[i] = layoutOf(p)
+	}
+	if err := checkNames(layouts); err != nil {
+		return err
+	}
+	var have map[string]bool
+	if len(layouts) > 0 {
+		var err error
+		if have, err = db.tables(ctx); err != nil {
+			return fmt.Errorf("list tables: %w", err)
+		}
+	}
+	for _, l := range layouts {
+		// The fence of the speed table is made last: with it, everything is there.
+		if !have[l.speed()+"_fence"] {
+			for _, sql := range db.planSQL(l) {
+				if err := db.exec(ctx, sql); err != nil {
+					return fmt.Errorf("create the tables of view %s: %w", l.view, err)
+				}
+			}
+		}
+		if fresh {
+			if err := db.coverEmpty(ctx, l); err != nil {
+				return fmt.Errorf("cover view %s by the empty build: %w", l.view, err)
+			}
+		}
+	}
+	return nil
+}
+
+// planSQL makes a plan's tables.
+//
+// A batch table has a partition for every slice, so that slices are dropped and skipped as
+// wholes. It is not fsynced: a slice counts only once its row count was checked, and is
+// computed again when it is found short.
+//
+// A speed table has a partition for every epoch. Each row carries the log position that its
+// flush reached, and the maximum survives merges: data and position are one commit.
+func (db *DB) planSQL(l *layout) []string {
+	var defs, staged, assembled []string
+	nullableKey := ""
+	for _, c := range l.columns() {
+		defs, staged, assembled = append(defs, c.define()), append(staged, c.staged()), append(assembled, c.assemble())
+	}
+	for _, d := range l.dims {
+		if d.nullable {
+			nullableKey = "allow_nullable_key = 1"
+		}
+	}
+	columns := strings.Join(defs, ", ")
+	arriving := strings.Join(append(staged, "_term UInt64"), ", ")
+	output := strings.Join(assembled, ", ")
+	create := func(table, own, partition string, durable bool) string {
+		return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, %s) ENGINE = AggregatingMergeTree PARTITION BY %s %s%s",
+			db.name(table), own, columns, partition, l.orderBy(), settingsClause(nullableKey, db.durability(durable)))
+	}
+	const (
+		batchColumns = "_slice UInt64"
+		speedColumns = "_epoch UInt64, _shard UInt32, _pos SimpleAggregateFunction(max, Tuple(UInt64, UInt64))"
+	)
+	out := []string{
+		create(l.batch(), batchColumns, "_slice", false),
+		create(l.speed(), speedColumns, "(_epoch, _shard)", true),
+	}
+	out = append(out, db.fenceSQL(l.batch(), l.batch()+"_in", l.batch()+"_fence",
+		batchColumns+", "+arriving, RoleBatch, "_term", "_slice, "+output)...)
+	return append(out, db.fenceSQL(l.speed(), l.speed()+"_in", l.speed()+"_fence",
+		"_epoch UInt64, _shard UInt32, _seq UInt64, _hash UInt64, "+arriving, RoleSpeed, "_term", "_epoch, _shard, (_seq, _hash) AS _pos, "+output)...)
+}
+
+// coverEmpty makes build 0 cover a plan, as long as it is the live one: afterwards it is only
+// kept to roll back to.
+func (db *DB) coverEmpty(ctx context.Context, l *layout) error {
+	sql := fmt.Sprintf("INSERT INTO %[1]s (build, cut, plan, date, slice, term) SELECT 0, 0, %[3]s, 0, 0, 0 FROM system.one WHERE (SELECT count() FROM %[1]s WHERE build = 0 AND plan = %[3]s) = 0 AND (SELECT argMax(build, flip) FROM %[2]s) = 0", db.name("builds"), db.name("live"), literal(l.hash))
+	return db.exec(ctx, sql)
+}
+
+// tables are the names of all tables and views of the database.
+func (db *DB) tables(ctx context.Context) (map[string]bool, error) {
+	got, err := rows[struct {
+		Name string `ch:"name"`
+	}](ctx, db.client, "SELECT name FROM system.tables WHERE database = "+literal(db.database))
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[string]bool, len(got))
+	for _, t := range got {
+		have[t.Name] = true
+	}
+	return have, nil
+}

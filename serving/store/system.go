@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// A systemTable is a table of the database that belongs to no plan.
+type systemTable struct {
+	name    string
+	columns string // without the term and time that every one has
+	engine  string
+	durable bool   // fsynced on insert when Config.Fsync says so
+	role    string // whose newest term a write must carry; empty: written directly
+}
+
+func (t systemTable) staging() string { return t.name + "_in" }
+func (t systemTable) fence() string   { return t.name + "_fence" }
+
+// systemTables are described in doc.go. A fenced one comes after terms, which fences read.
+var systemTables = [...]systemTable{
+	{"terms", "role LowCardinality(String), shard UInt32", "MergeTree ORDER BY (role, shard, term)", true, ""},
+	{"positions", "plan String, shard UInt32, epoch UInt64, seq UInt64, hash UInt64", "ReplacingMergeTree(seq) ORDER BY (plan, shard)", true, RoleSpeed},
+	{"slices", "plan String, key String, date Date32, slice UInt64, groups UInt64, events UInt64, duplicates UInt64", "MergeTree ORDER BY (plan, slice)", false, RoleBatch},
+	{"condemned", "plan String, slice UInt64", "MergeTree ORDER BY (plan, slice)", false, RoleBatch},
+	{"builds", "build UInt64, cut UInt64, plan String, date Date32, slice UInt64", "MergeTree PARTITION BY build ORDER BY (plan, date, slice)", true, RoleBatch},
+	{"live", "flip UInt64, build UInt64, cut UInt64, pinned Bool", "MergeTree ORDER BY flip", true, RoleBatch},
+	{"audits", "build UInt64, baseline UInt64, plan String, view String, result String", "MergeTree ORDER BY (build, plan)", false, RoleBatch},
+}
+
+const (
+	// RoleSpeed is the role under whose terms speed states and positions are written.
+	RoleSpeed = "speed"
+	// RoleBatch is the role under whose terms slices, builds and flips are written.
+	RoleBatch = "batch"
+)
+
+// durability is the MergeTree settings that make an acknowledged insert survive a power cut.
+func (db *DB) durability(durable bool) string {
+	if !durable || !db.fsync {
+		return ""
+	}
+	return "fsync_after_insert = 1, fsync_part_directory = 1"
+}
+
+func settingsClause(settings ...string) string {
+	var out []string
+	for _, s := range settings {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return " SETTINGS " + strings.Join(out, ", ")
+}
+
+// createSystem makes the tables that are missing. Every statement changes nothing the second
+// time, so that stopping between two of them is healed by the next start.
+func (db *DB) createSystem(ctx context.Context) error {
+	for _, t := range systemTables {
+		table := db.name(t.name)
+		columns := t.columns + ", term UInt64, at DateTime64(6, 'UTC') DEFAULT now64(6)"
+		statements := []string{fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s) ENGINE = %s%s",
+			table, columns, t.engine, settingsClause(db.durability(t.durable)))}
+		if t.role != "" {
+			statements = append(statements, db.fenceSQL(t.name, t.staging(), t.fence(), columns, t.role, "term", "*")...)
+		}
+		for _, sql := range statements {
+			if err := db.exec(ctx, sql); err != nil {
+				return fmt.Errorf("create table %s: %w", t.name, err)
+			}
+		}
+	}
+	// The views' first answer: the empty build at the beginning of the log. Two processes that
+	// both write it write the same.
+	first := fmt.Sprintf("INSERT INTO %[1]s (flip, build, cut, pinned, term) SELECT 0, 0, 0, false, 0 FROM system.one WHERE (SELECT count() FROM %[1]s) = 0", db.name("live"))
+	if err := db.exec(ctx, first); err != nil {
+		return fmt.Errorf("begin table live: %w", err)
+	}
+	return nil
+}
+
+// fenceSQL makes the way into a table: a staging table that keeps nothing, and the
+// materialized view that moves a block on from there only if its term is the newest of its
+// role. The newest term is looked up when the block arrives.
+func (db *DB) fenceSQL(table, staging, fence, columns, role, term, output string) []string {
+	return []string{
+		fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s) ENGINE = Null", db.name(staging), columns),
+		fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s TO %s AS SELECT %s FROM %s WHERE NOT throwIf(%s < (SELECT max(term) FROM %s WHERE role = %s), %s)",
+			db.name(fence), db.name(table), output, db.name(staging), term, db.name("terms"), literal(role),
+			literal(fenceMark+"a newer "+role+" term took over")),
+	}
+}

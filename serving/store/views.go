@@ -1,0 +1,52 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"watershed/schemas/view"
+)
+
+// PublishViews points the merged views at the plans: <view> has the finished values,
+// <view>_states the states, which -Merge functions roll up further. A view whose plan the
+// live build does not cover throws.
+func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
+	layouts := make([]*layout, len(plans))
+	for i, p := range plans {
+		layouts[i] = layoutOf(p)
+	}
+	if err := checkNames(layouts); err != nil {
+		return err
+	}
+	// Each view changes by itself. If we stop between two, the next call changes the rest.
+	for _, l := range layouts {
+		for name, sql := range map[string]string{
+			l.view:             db.mergedSQL(l, finished),
+			l.view + "_states": db.mergedSQL(l, merged),
+		} {
+			sql = fmt.Sprintf("CREATE OR REPLACE VIEW %s SQL SECURITY INVOKER AS %s", db.name(name), sql)
+			if err := db.exec(ctx, sql); err != nil {
+				return fmt.Errorf("publish view %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// mergedSQL is the query of a merged view. Both sides take the live build from one scalar
+// subquery, which is evaluated once a query, for all merged views in it, because they run
+// with the invoker's rights: no answer mixes two builds. Columns are named through the alias
+// so that no measure's name hides a state's.
+func (db *DB) mergedSQL(l *layout, outputs func(view.Measure, []string) []string) string {
+	columns := names("", l.columns())
+	plan := literal(l.hash)
+	return fmt.Sprintf(`WITH (SELECT argMax((build, cut), flip) FROM %[1]s) AS _live,
+(SELECT throwIf(count() = 0, %[2]s) FROM %[3]s WHERE build = _live.1 AND plan = %[4]s) AS _uncovered
+SELECT %[5]s FROM (
+SELECT %[6]s FROM %[7]s WHERE _slice IN (SELECT slice FROM %[3]s WHERE build = _live.1 AND plan = %[4]s) AND _uncovered = 0
+UNION ALL
+SELECT %[6]s FROM %[8]s WHERE _epoch >= _live.2 AND _uncovered = 0
+) AS _s%[9]s`,
+		db.name("live"), literal("view "+l.view+": its definition is newer than the live build; run a batch"), db.name("builds"), plan,
+		l.outputs("_s.", outputs), columns, db.name(l.batch()), db.name(l.speed()), l.groupBy("_s."))
+}

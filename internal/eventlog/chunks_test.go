@@ -265,6 +265,48 @@ func TestNextWaitsForAMessageOrItsContext(t *testing.T) {
 	}
 }
 
+func TestClosedLogEndsItsReaders(t *testing.T) {
+	noLeak(t)
+	l, url := open(t)
+	other := openAt(t, url)
+	first := cut(t, l, set(event("a")))
+	c := chunks(t, other, first.Position, eventlog.ChunkOptions{})
+	publish(t, l, "a", line(1, ""))
+	next(t, c)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Next(testContext(t))
+		ended <- err
+	}()
+	other.Close()
+	if err := <-ended; err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v; want the error of a closed connection", err)
+	}
+}
+
+// TestForeignCutsStopReaders puts what is not the next cut where cuts are.
+func TestForeignCutsStopReaders(t *testing.T) {
+	f := func(payload, want string) {
+		t.Helper()
+		l, url := open(t)
+		ctx := testContext(t)
+		c := chunks(t, l, cut(t, l, set(event("a"))).Position, eventlog.ChunkOptions{})
+		if _, err := admin(t, url).Publish(ctx, "control.cut", []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Next(ctx); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v; want an error with %q", payload, err, want)
+		}
+		if _, _, err := l.LastCut(ctx); payload == "nonsense" && err == nil {
+			t.Errorf("%s: LastCut takes it for a cut", payload)
+		}
+	}
+	f(`{"number":7}`, "cut 7 comes in epoch 1")
+	f(`{"number":2,"previous":{"seq":1,"hash":5}}`, "cut 2 comes in epoch 1")
+	f(`{}`, "it has no number")
+	f("nonsense", "message 2 on control.cut is not a cut")
+}
+
 func changed(t testing.TB, err error) *eventlog.LogChangedError {
 	t.Helper()
 	var e *eventlog.LogChangedError
@@ -346,8 +388,15 @@ func TestChangedLogIsRefused(t *testing.T) {
 	recreate(func(c *jetstream.StreamConfig) { c.FirstSeq = 200 })
 	first := cut(t, l, set(event("a")))
 	c := chunks(t, l, schemas.Position{}, eventlog.ChunkOptions{})
-	if chunk := next(t, c); chunk.Epoch != 0 || chunk.Cut == nil || chunk.Last != first.Position {
-		t.Errorf("log that begins with a cut: got %+v; want the cut at %+v", chunk, first.Position)
+	if chunk := next(t, c); chunk.Epoch != first.Number-1 || chunk.Cut == nil || chunk.Last != first.Position {
+		t.Errorf("log that begins with a cut: got %+v; want cut %d at %+v", chunk, first.Number, first.Position)
+	}
+	if first.Number != 4 || first.Previous != (schemas.Position{}) { // the fourth of four logs
+		t.Errorf("got cut %d behind %+v; want the numbers to go on over recreated logs", first.Number, first.Previous)
+	}
+	second := cut(t, l, set(event("a")))
+	if chunk := next(t, c); chunk.Cut == nil || chunk.Cut.Number != second.Number || second.Number != first.Number+1 {
+		t.Errorf("got %+v; want cut %d", chunk, first.Number+1)
 	}
 }
 

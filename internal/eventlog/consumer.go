@@ -10,6 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/schemas"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 
 	pullBytes    = 16 << 20         // asked for ahead of decoding
 	closeTimeout = 5 * time.Second  // for taking a consumer back
-	longestPause = 5 * time.Second  // between attempts to read again
+	longestPause = time.Second      // between attempts to read again
 	setupTimeout = 10 * time.Second // for one such attempt
 )
 
@@ -116,20 +118,7 @@ func (c *Chunks) consume(ctx context.Context) error {
 	at := c.build.position()
 	c.mu.Unlock()
 
-	setup, cancel := context.WithTimeout(ctx, setupTimeout)
-	defer cancel()
-	if err := c.log.verify(setup, at); err != nil {
-		return err
-	}
-	cons, err := c.log.stream.CreateConsumer(setup, jetstream.ConsumerConfig{
-		Description:       "Watershed reader",
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       at.Seq + 1,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: idle,
-	})
+	cons, err := c.log.consumerAfter(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -150,13 +139,50 @@ func (c *Chunks) consume(ctx context.Context) error {
 	c.setConsumer(nil)
 	pull.Stop()
 	<-pull.Closed()
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	end, cancel := c.log.whileConnected(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	if c.log.conn.IsConnected() {
-		// A failure leaves it to the server to forget the consumer.
-		_ = c.log.stream.DeleteConsumer(end, cons.CachedInfo().Name)
-	}
+	// A failure leaves it to the server to forget the consumer.
+	_ = c.log.stream.DeleteConsumer(end, cons.CachedInfo().Name)
 	return k.err
+}
+
+// consumerAfter creates a consumer behind a position, which it holds against the log first.
+func (l *Log) consumerAfter(ctx context.Context, at schemas.Position) (jetstream.Consumer, error) {
+	ctx, cancel := l.whileConnected(ctx, setupTimeout)
+	defer cancel()
+	if err := l.verify(ctx, at); err != nil {
+		return nil, err
+	}
+	return l.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		Description:       "Watershed reader",
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       at.Seq + 1,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: idle,
+	})
+}
+
+// whileConnected returns a context that also ends when the connection is lost: what was asked
+// over it will not be answered. The caller calls the function returned.
+func (l *Log) whileConnected(ctx context.Context, timeout time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	lost := l.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-lost:
+			cancel()
+		case <-ctx.Done():
+		}
+		l.conn.RemoveStatusListener(lost)
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+	}
 }
 
 func (c *Chunks) setConsumer(k *consumer) {

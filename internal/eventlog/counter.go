@@ -32,13 +32,23 @@ func (l *Log) counters(ctx context.Context) (jetstream.KeyValue, error) {
 // Next raises the counter of that name to max(its value, floor)+1 and returns that. No two
 // calls return the same number, whichever process makes them. An error may have used a number up.
 func (l *Log) Next(ctx context.Context, counter string, floor uint64) (uint64, error) {
+	return l.count(ctx, counter, func(stored uint64) uint64 { return max(stored, floor) + 1 })
+}
+
+// raise raises the counter of that name to at least floor, and returns it.
+func (l *Log) raise(ctx context.Context, counter string, floor uint64) (uint64, error) {
+	return l.count(ctx, counter, func(stored uint64) uint64 { return max(stored, floor) })
+}
+
+// count replaces a counter's value, 0 at first, by one that is not smaller, and returns that.
+func (l *Log) count(ctx context.Context, counter string, next func(stored uint64) uint64) (uint64, error) {
 	for {
-		n, err := l.next(ctx, counter, floor)
-		if !isWrongLast(err) {
-			if err != nil {
-				return 0, fmt.Errorf("counter %s: %w", counter, classify(err))
-			}
+		n, err := l.tryCount(ctx, counter, next)
+		if err == nil {
 			return n, nil
+		}
+		if !isWrongLast(err) {
+			return 0, fmt.Errorf("counter %s: %w", counter, classify(err))
 		}
 		if err := ctx.Err(); err != nil {
 			return 0, fmt.Errorf("counter %s: %w", counter, err)
@@ -46,22 +56,29 @@ func (l *Log) Next(ctx context.Context, counter string, floor uint64) (uint64, e
 	}
 }
 
-func (l *Log) next(ctx context.Context, counter string, floor uint64) (uint64, error) {
+func (l *Log) tryCount(ctx context.Context, counter string, next func(stored uint64) uint64) (uint64, error) {
+	var stored, revision uint64
 	entry, err := l.kv.Get(ctx, counter)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		_, err := l.kv.Create(ctx, counter, []byte(strconv.FormatUint(floor+1, 10)))
-		return floor + 1, err
+	if err == nil {
+		revision = entry.Revision()
+		stored, err = strconv.ParseUint(string(entry.Value()), 10, 64)
+	} else if errors.Is(err, jetstream.ErrKeyNotFound) {
+		err = nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	stored, err := strconv.ParseUint(string(entry.Value()), 10, 64)
-	if err != nil {
-		return 0, err
+	n := next(stored)
+	if n == stored {
+		return n, nil
 	}
-	n := max(stored, floor) + 1
-	// If we stop behind this line the number is used up and nobody has it, which is allowed.
-	_, err = l.kv.Update(ctx, counter, []byte(strconv.FormatUint(n, 10)), entry.Revision())
+	// If we stop behind this line a number may be used up that nobody has, which is allowed.
+	value := []byte(strconv.FormatUint(n, 10))
+	if revision == 0 {
+		_, err = l.kv.Create(ctx, counter, value)
+	} else {
+		_, err = l.kv.Update(ctx, counter, value, revision)
+	}
 	return n, err
 }
 

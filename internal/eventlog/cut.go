@@ -19,6 +19,7 @@ const (
 	encodingZstd   = "zstd"
 	compressFrom   = 16 << 10  // bytes of a cut's JSON from which it is compressed
 	maxCut         = 256 << 20 // bytes of a cut's JSON, against a payload that unpacks without end
+	cutCounter     = "cut"     // the highest number of a cut
 )
 
 type cutError string
@@ -38,6 +39,9 @@ const (
 
 // PublishCut publishes the cut after the last one, with these definitions, and returns it. The
 // log takes it only if the cut that was last still is, so a number is never published twice.
+// The number is 1 more than that of the last cut. In a log without cuts it is 1, or if the
+// log was recreated it follows the highest number known of the log before, so that its epochs
+// are not taken for those of old states.
 //
 // ErrCutTaken: nothing was published; read LastCut and decide anew. Any other error leaves open
 // whether the cut is in the log: LastCut tells.
@@ -47,10 +51,29 @@ func (l *Log) PublishCut(ctx context.Context, definitions, retiring schemas.Set)
 		return schemas.Cut{}, err
 	}
 	cut := schemas.Cut{Number: last.Number + 1, Previous: last.Position, Definitions: definitions, Retiring: retiring}
-	if err := l.publishCut(ctx, &cut); err != nil {
+	if err := l.publishNumbered(ctx, &cut); err != nil {
 		return schemas.Cut{}, fmt.Errorf("publish cut %d: %w", cut.Number, err)
 	}
 	return cut, nil
+}
+
+// publishNumbered publishes a cut and keeps the counter of cuts, which outlives the stream.
+func (l *Log) publishNumbered(ctx context.Context, cut *schemas.Cut) error {
+	known, err := l.raise(ctx, cutCounter, cut.Number-1)
+	if err != nil {
+		return err
+	}
+	if cut.Number == 1 {
+		cut.Number = known + 1 // no cut in the log: the first ever, or the first since it was recreated
+	}
+	// If we stop here, nothing has changed: the counter says what the log says.
+	if err := l.publishCut(ctx, cut); err != nil {
+		return err
+	}
+	// If we stop here, the counter is one behind until the next cut is published. Only if the
+	// stream were lost before that would the number be used again.
+	_, err = l.raise(ctx, cutCounter, cut.Number)
+	return err
 }
 
 // publishCut sends a cut and fills in where it came to stand.

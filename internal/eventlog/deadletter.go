@@ -26,10 +26,11 @@ const (
 	deadInFlight  = 64
 	headerReserve = 4 << 10 // more than the headers take
 	maxReason     = 1 << 10
+	maxToken      = 64
 )
 
-// DeadLetter stores rejects in the dead-letter stream, each once for ever: a reject whose
-// (sequence, row) is there already is left as it is. It returns when the stream has all of them;
+// DeadLetter stores rejects in the dead-letter stream, under dlq.<type>.<seq>.<row>, each once
+// for ever: one that is there already is left as it is. It returns when the stream has all of them;
 // after an error some may be missing, and the call is repeated as a whole.
 func (l *Log) DeadLetter(ctx context.Context, rejects []schemas.Reject) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -52,7 +53,7 @@ func (l *Log) deadLetter(ctx context.Context, r *schemas.Reject) error {
 }
 
 func (l *Log) deadMessage(r *schemas.Reject) *nats.Msg {
-	msg := nats.NewMsg(fmt.Sprintf("%s%s.%d.%d", deadSubject, r.Type, r.Seq, r.Row))
+	msg := nats.NewMsg(fmt.Sprintf("%s%s.%d.%d", deadSubject, subjectToken(r.Type), r.Seq, r.Row))
 	msg.Header.Set(reasonHeader, headerText(r.Reason))
 	msg.Header.Set(typeHeader, r.Type)
 	msg.Header.Set(seqHeader, strconv.FormatUint(r.Seq, 10))
@@ -76,5 +77,16 @@ func headerText(s string) string {
 		}
 		return r
 	}, s)
-	return s[:min(len(s), maxReason)]
+	return strings.ToValidUTF8(s[:min(len(s), maxReason)], "")
+}
+
+// subjectToken is an event type as one token of a subject. Types that are declared are that
+// already; what a producer puts behind "events." may be anything.
+func subjectToken(eventType string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '_'
+	}, eventType[:min(len(eventType), maxToken)])
 }

@@ -1,0 +1,140 @@
+package api
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"sync/atomic"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// Deps are what the endpoint serves from.
+type Deps struct {
+	Reader  Reader
+	Catalog Catalog
+	Log     Log
+	Workers func() map[string]any // what the loops of this process say of themselves; nil: none run here
+	Version string                // of the program, for the interface's description
+	Logger  *slog.Logger          // nil: none
+
+	// Listening is called once with the address that Serve listens on; nil: nobody asks.
+	Listening func(addr string)
+}
+
+type api struct {
+	config   Config
+	reader   Reader
+	catalog  Catalog
+	log      Log
+	workers  func() map[string]any
+	logger   *slog.Logger
+	tokens   [][sha256.Size]byte
+	stopping atomic.Bool // set when Serve begins to shut down
+}
+
+// Handler is the endpoint as a handler, all its checks included. The config's address decides which Host
+// headers are taken.
+func Handler(cfg Config, deps Deps) (http.Handler, error) {
+	a, err := newAPI(cfg, deps)
+	if err != nil {
+		return nil, err
+	}
+	return a.handler(deps.Version), nil
+}
+
+func newAPI(cfg Config, deps Deps) (*api, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure endpoint: %w", err)
+	}
+	if deps.Reader == nil || deps.Catalog == nil || deps.Log == nil {
+		return nil, errors.New("configure endpoint: reader, catalog and log are needed")
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &api{config: cfg.withDefaults(), reader: deps.Reader, catalog: deps.Catalog, log: deps.Log, workers: deps.Workers, logger: deps.Logger}
+	for _, t := range cfg.Tokens {
+		a.tokens = append(a.tokens, sha256.Sum256([]byte(t)))
+	}
+	return a, nil
+}
+
+func (a *api) handler(version string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", notFound(mux))
+	config := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{Title: "Watershed", Version: version,
+				Description: "Merged answers of batch and speed layer: read-only SQL and typed queries of views."},
+			Components: &huma.Components{
+				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}},
+			},
+			Security: []map[string][]string{{"token": {}}, {}},
+		},
+		OpenAPIPath:   "/openapi",
+		Formats:       map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat: "application/json",
+		Transformers:  []huma.Transformer{humaProblem},
+	}
+	h := humago.New(mux, config)
+	problems := problemResponse(h)
+	operation := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, MaxBodyBytes: maxBody,
+			SkipValidateParams: true, Responses: map[string]*huma.Response{"default": problems}}
+	}
+	result := resultResponse()
+
+	sql := operation("sql", http.MethodPost, "/v1/sql", "Run read-only SQL")
+	sql.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"text/plain":       {Schema: &huma.Schema{Type: huma.TypeString}},
+		"application/json": {Schema: schemaOf[sqlBody](h)},
+	}}
+	sql.SkipValidateBody = true
+	sql.Responses["200"] = result
+	huma.Register(h, sql, a.sql)
+
+	view := operation("query-view", http.MethodGet, "/v1/views/{view}", "Query a view")
+	view.Responses["200"] = result
+	huma.Register(h, view, a.queryView)
+
+	huma.Register(h, operation("list-views", http.MethodGet, "/v1/views", "List the views"), a.listViews)
+	huma.Register(h, operation("list-builds", http.MethodGet, "/v1/builds", "List the builds"), a.listBuilds)
+	huma.Register(h, operation("status", http.MethodGet, "/v1/status", "State of the pipeline"), a.status)
+	huma.Register(h, operation("livez", http.MethodGet, "/livez", "The process answers"), a.livez)
+	huma.Register(h, operation("readyz", http.MethodGet, "/readyz", "All that is needed answers"), a.readyz)
+	return a.guard(mux)
+}
+
+// problemResponse describes Problem in the interface's description.
+func problemResponse(h huma.API) *huma.Response {
+	return &huma.Response{Description: "A problem",
+		Content: map[string]*huma.MediaType{"application/problem+json": {Schema: schemaOf[Problem](h)}}}
+}
+
+// resultResponse describes a query's answer.
+func resultResponse() *huma.Response {
+	header := func(description string) *huma.Param {
+		return &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	r := &huma.Response{Description: "The result, streamed", Content: map[string]*huma.MediaType{}, Headers: map[string]*huma.Param{
+		"Watershed-Build":    header("The live build that the answer saw"),
+		"Watershed-Cut":      header("That build's cut"),
+		"Watershed-Position": header("shard:sequence that the answer saw the log to, at least"),
+	}}
+	for _, f := range formats() {
+		r.Content[f.accepts[0]] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	r.Content["application/json"].Schema = &huma.Schema{Type: huma.TypeObject, Description: "ClickHouse's FORMAT JSON, and watershed: build, cut, positions"}
+	return r
+}
+
+// schemaOf registers a type in the interface's description.
+func schemaOf[T any](h huma.API) *huma.Schema {
+	return h.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
+}

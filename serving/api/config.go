@@ -1,0 +1,86 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// Config says where the endpoint listens, who may ask, and how much. The zero value is useful.
+type Config struct {
+	// Addr is the host:port to listen on; empty: 127.0.0.1:8484. Anything but loopback needs Tokens.
+	Addr string
+	// Tokens are what a client must show one of, as bearer token or as the password of basic
+	// authentication with any user name. None: everybody who reaches loopback may ask. The endpoint
+	// speaks plain HTTP; beyond a trusted network, put a TLS proxy before it.
+	Tokens []string
+
+	Timeout    time.Duration // of a query that asks for none; 0: 30 s
+	MaxTimeout time.Duration // the most that a query may ask for; 0: 60 s
+	Rows       uint64        // the longest result of a query that asks for no other; 0: 1 million
+	MaxRows    uint64        // the most that a query may ask for; 0: 10 million
+}
+
+const (
+	maxBody       = 1 << 20          // bytes of SQL
+	headerTimeout = 10 * time.Second // for a client to send its request
+	idleTimeout   = 2 * time.Minute
+	grace         = 10 * time.Second // for running answers at shutdown
+	minToken      = 16               // characters
+)
+
+// withDefaults is the config with what was left out.
+func (c Config) withDefaults() Config {
+	if c.Addr == "" {
+		c.Addr = "127.0.0.1:8484"
+	}
+	if c.MaxTimeout == 0 {
+		c.MaxTimeout = 60 * time.Second
+	}
+	if c.Timeout == 0 {
+		c.Timeout = min(30*time.Second, c.MaxTimeout)
+	}
+	if c.MaxRows == 0 {
+		c.MaxRows = 10_000_000
+	}
+	if c.Rows == 0 {
+		c.Rows = min(1_000_000, c.MaxRows)
+	}
+	return c
+}
+
+// Validate says all that is wrong with the config.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	host, _, err := net.SplitHostPort(c.Addr)
+	switch {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("address %q: want host:port, like 127.0.0.1:8484", c.Addr))
+	case !isLoopback(host) && len(c.Tokens) == 0:
+		errs = append(errs, fmt.Errorf("address %q is not loopback: without a token, only loopback is listened on; give a token or listen on 127.0.0.1", c.Addr))
+	}
+	for i, t := range c.Tokens {
+		if len(t) < minToken || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			errs = append(errs, fmt.Errorf("token %d: want at least %d characters, printable ASCII without spaces", i+1, minToken))
+		}
+	}
+	if c.Timeout < 0 || c.Timeout > c.MaxTimeout {
+		errs = append(errs, fmt.Errorf("timeout %s: want more than 0 and at most the greatest allowed, %s", c.Timeout, c.MaxTimeout))
+	}
+	if c.Rows > c.MaxRows {
+		errs = append(errs, fmt.Errorf("row limit %d: want at most the greatest allowed, %d", c.Rows, c.MaxRows))
+	}
+	return errors.Join(errs...)
+}
+
+// isLoopback reports whether a host without port can only be this machine.
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}

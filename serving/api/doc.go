@@ -1,0 +1,78 @@
+// Package api is the HTTP endpoint: read-only SQL, typed queries of views, and the state of the
+// pipeline. It knows ClickHouse only through the small interfaces in source.go.
+//
+// # Routes
+//
+//	POST /v1/sql            read-only SQL as text/plain, or {"sql", "parameters", "limits"} as JSON
+//	GET  /v1/views          the views: dimensions, measures, definition, plan, coverage
+//	GET  /v1/views/{view}   a typed query: see Query parameters
+//	GET  /v1/builds         the builds that are kept, and which of them is live
+//	GET  /v1/status         live build, positions and lag, log, workers, dead letters
+//	GET  /livez, /readyz    the process answers; everything that it needs answers
+//	GET  /openapi.json      this interface as OpenAPI 3.1
+//
+// # Query parameters of a typed query
+//
+//	dimensions=hour,origin   what to group by; default all; empty: none, one row in all
+//	measures=flights,delay   what to measure; default all
+//	grain=1d                 a coarser bucket for the view's time dimension: a multiple of its width
+//	from=, to=               RFC 3339 or a date: groups whose bucket starts in [from, to)
+//	filter=origin:JFK        keep groups of that value, taken as it stands after the first colon; repeated
+//	                         for one dimension: any of the values; for several: all of the conditions
+//	null=distance            also keep (or, with no filter, only keep) groups that have no value there
+//	order=-flights,hour      a minus sign: descending; the other dimensions follow, so that order is total
+//	limit=100                at most so many rows
+//
+// The time dimension is the view's first time bucket, or else its first timestamp or date. Buckets are
+// counted from 1970-01-01T00:00:00Z, those of a grain too: weeks begin on Thursdays. Every typed query
+// rolls up states out of <view>_states and finishes them once. Values travel as ClickHouse's query
+// parameters, and identifiers come out of the plan alone, so no text of a request becomes SQL.
+//
+// # Answers
+//
+// Formats are those of ClickHouse, chosen by format= or Accept: json (FORMAT JSON and a last key,
+// "watershed"), csv (CSVWithNames), ndjson (JSONEachRow). Limits are timeout= in seconds and rows=.
+//
+// Every answer to a query says what it saw: Watershed-Build and Watershed-Cut are those of the live
+// build that ClickHouse used. It reads them while it analyses a query, so they are read here before the query
+// and again once ClickHouse has begun to answer; if there was a flip in between, the query is run again. What
+// flips later cannot reach an answer that has begun. Watershed-Position is "shard:sequence": the answer saw the
+// log at least that far, by every plan that it read (a typed query) or that there is (SQL).
+//
+// The first 256 KiB of an answer are held back, and an error up to there is a problem (below). The rest is
+// streamed. If the query fails then, the connection is aborted without the last chunk: an HTTP client
+// reports a broken transfer, and what it received must not be used. A client that goes away has its query
+// killed. The timeout covers the transfer too.
+//
+// # Problems
+//
+// Errors are RFC 9457 problem+json. "code" is stable, "type" is "urn:watershed:problem:" and the code,
+// "detail" is for people. "parameter" names a parameter at fault, "clickhouse" is ClickHouse's own error code.
+//
+//	code                    status  when
+//	bad-parameter           400     a parameter is unknown, malformed or out of range
+//	bad-request             400     the body is empty or not the JSON that is wanted
+//	sql-error               400     ClickHouse refuses the query: syntax, unknown names, types, arithmetic
+//	unauthorized            401     there are tokens, and the request carries none of them
+//	forbidden               403     the reader may not do this; or another site's page asked, through a browser
+//	not-found               404     no such path
+//	view-not-found          404     no such view
+//	method-not-allowed      405     not by this method
+//	not-acceptable          406     no format that Accept allows
+//	not-covered             409     the live build does not cover the view yet: wait for the next batch
+//	body-too-large          413     more than 1 MiB of SQL
+//	unsupported-media-type  415     the body is neither text nor JSON
+//	wrong-host              421     on loopback: the Host header names another machine (DNS rebinding)
+//	limit-exceeded          422     too many rows, or too much memory, for the limits in force
+//	busy                    429     ClickHouse has no place for another query, or the quota is used up
+//	internal                500     a bug here; the log says more
+//	build-changed           503     flips came faster than the query could be analysed
+//	unavailable             503     ClickHouse or the log does not answer
+//	timeout                 504     not done within the time limit
+//
+// # Security
+//
+// Without tokens, only loopback is listened on. There a Host header that names anything else is refused, and
+// so are requests of other sites' pages; no CORS header is ever sent. What SQL may do is decided by ClickHouse
+// alone: the user behind Reader has readonly=1, SELECT on one database, constraints and a quota.
+package api

@@ -1,0 +1,144 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"watershed/schemas"
+)
+
+// A Reader runs queries as ClickHouse's read-only user.
+type Reader interface {
+	// Query returns when ClickHouse has analysed the query, scalar subqueries included, and has begun to
+	// answer. The context bounds the rows too: when it ends, or when the rows are closed early, the
+	// query is stopped on the server. An error that ClickHouse itself reported is a ServerError.
+	Query(ctx context.Context, q Query) (Rows, error)
+}
+
+// A Query is what a Reader runs.
+type Query struct {
+	SQL        string            // one statement, with {name:Type} for each parameter
+	Parameters map[string]string // values as plain text, not quoted or escaped in any way
+	Timeout    time.Duration     // ClickHouse stops the query then
+	Rows       uint64            // ClickHouse refuses a longer result
+	Encoding   Encoding          // how Rows.Append will write values
+}
+
+// An Encoding is how values are written.
+type Encoding uint8
+
+// The encodings, each as in ClickHouse's formats of that name: FORMAT JSON with its default settings,
+// FORMAT CSV with quotes included.
+const (
+	JSON Encoding = iota
+	CSV
+)
+
+// Rows is the result of a query, one row at a time. It is used by one goroutine.
+type Rows interface {
+	// Columns may be called at once.
+	Columns() []Column
+	// Next goes to the next row; false at the end, and on an error.
+	Next() bool
+	// Append appends the row's value in that column, in the query's encoding.
+	Append(dst []byte, column int) []byte
+	// Err is why Next gave up; nil at the end.
+	Err() error
+	// Stats is final when Next has returned false.
+	Stats() Stats
+	// Close stops the query if it still runs. Closing twice does nothing.
+	Close() error
+}
+
+// A Column is a result's column.
+type Column struct {
+	Name string
+	Type string // ClickHouse's name of it
+}
+
+// Stats is what a query cost.
+type Stats struct {
+	Elapsed   time.Duration
+	RowsRead  uint64
+	BytesRead uint64
+}
+
+// A ServerError is an error that came from ClickHouse itself. It is found by errors.As.
+type ServerError interface {
+	error
+	Code() int       // ClickHouse's number of it
+	Message() string // its text, without code and stack
+}
+
+// A Catalog knows what is served.
+type Catalog interface {
+	// Live is the build that the merged views show.
+	Live(ctx context.Context) (schemas.Live, error)
+	// Build returns a kept build, with the plans that it covers.
+	Build(ctx context.Context, number uint64) (schemas.Build, error)
+	// Builds lists the builds that are kept.
+	Builds(ctx context.Context) ([]BuildInfo, error)
+	// Views returns the views that are shown, by name.
+	Views(ctx context.Context) ([]View, error)
+	// Positions says how far the states of each plan reach, by plan hash. Plans without any have no mark.
+	Positions(ctx context.Context, views []View) (map[string]schemas.Mark, error)
+}
+
+// A BuildInfo is a build in short.
+type BuildInfo struct {
+	Number uint64    `json:"number"`
+	Cut    uint64    `json:"cut"`
+	At     time.Time `json:"at"`
+	Live   bool      `json:"live"`
+	Plans  []string  `json:"plans" doc:"Hashes of the plans that it covers"`
+	Slices uint64    `json:"slices"`
+}
+
+// A Log tells where the log ends. Queries do without it; lag and readiness do not.
+type Log interface {
+	Info(ctx context.Context) (LogInfo, error)
+}
+
+// LogInfo is the state of the log.
+type LogInfo struct {
+	First       uint64    `json:"first" doc:"First sequence that is still there"`
+	Last        uint64    `json:"last" doc:"Last sequence"`
+	Messages    uint64    `json:"messages"`
+	Bytes       uint64    `json:"bytes"`
+	DeadLetters uint64    `json:"dead_letters" doc:"Events and messages that did not fit their schema"`
+	Created     time.Time `json:"created"`
+}
+
+// A View is a compiled view as far as queries need it: the part of a plan from which SQL is made.
+type View struct {
+	Definition *schemas.View
+	Plan       string // the plan's hash
+	Dimensions []Dimension
+	Measures   []Measure
+}
+
+// Name is the view's name, and that of its merged view.
+func (v View) Name() string { return v.Definition.Name }
+
+// A Dimension is a key column of the view's tables.
+type Dimension struct {
+	Name     string
+	Type     schemas.Type
+	Nullable bool
+	Bucket   time.Duration // the width of a time bucket; 0: it is none
+}
+
+// A Measure is a measured value.
+type Measure struct {
+	Name    string
+	Columns []string // its state columns in <view>_states
+	Func    Finisher
+}
+
+// A Finisher turns states into values.
+type Finisher interface {
+	// FinishSQL is the finished value over stored states in a GROUP BY; columns are quoted.
+	FinishSQL(columns []string) string
+	// ResultType is the ClickHouse type of the finished value.
+	ResultType() string
+}

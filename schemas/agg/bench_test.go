@@ -12,8 +12,14 @@ import (
 	"watershed/schemas/column"
 )
 
-// Measured on one core of a 2-core AMD EPYC, in ns a value, with 16 and 64k groups: see the
-// table in the comment of BenchmarkAdd's output; the property that matters is 0 allocs.
+// Measured on one core of an AMD EPYC with other work beside it, in ns a value, among 16 groups
+// and among 65,536:
+//
+//	count(cond) 0.6, 0.7   sum(int64) 1.5, 2.4   sum(decimal) 2.2, 4.1   avg(int64) 2.1, 3.6
+//	max(int64)  0.9, 1.4   max(string) 4.9, 14   uniq(int64)  10, 22     uniq(string) 12, 30
+//	quantiles(int64) 13, 30   quantiles(float64) 25, 48
+//
+// Nothing is allocated a row; what is left is growth, and max's copies of new strings.
 func BenchmarkAdd(b *testing.B) {
 	const n = 4096
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -44,7 +50,7 @@ func BenchmarkAdd(b *testing.B) {
 		}
 		v.Kind = typ.Kind
 		for _, groups := range []int{16, 1 << 16} {
-			of := make([]int32, n)
+			of := make([]int32, 64*n) // 64 blocks of the same values
 			for i := range of {
 				of[i] = int32(rng.IntN(groups))
 			}
@@ -52,8 +58,8 @@ func BenchmarkAdd(b *testing.B) {
 				acc := f.New()
 				acc.Grow(groups)
 				b.ReportAllocs()
-				for b.Loop() {
-					acc.Add(of, nil, v)
+				for at := 0; b.Loop(); at = (at + n) % len(of) {
+					acc.Add(of[at:at+n], nil, v)
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/value")
 				b.ReportMetric(float64(acc.Bytes())/float64(groups), "B/group")

@@ -27,6 +27,10 @@ func departures(ev *schemas.Event, n int) map[string][]any {
 	return values
 }
 
+// Measured on one core of an AMD EPYC with other work beside it, in million rows a second, the
+// evaluation of the bucket and the condition included: hour × site with count, count(cond), max
+// and avg 52; with count alone 70; with uniq 48; with quantiles of int64 32, of float64 25; site
+// alone with count 440; a group per row 118.
 func BenchmarkFold(b *testing.B) {
 	ev := reading()
 	const n = 1 << 16
@@ -65,6 +69,8 @@ func BenchmarkFold(b *testing.B) {
 	}
 }
 
+// A flush with the fold before it, of 57,000 groups of one row with count, avg, uniq and
+// quantiles, sorted: 1.7 million groups a second.
 func BenchmarkFlush(b *testing.B) {
 	ev := reading()
 	const n = 1 << 16

@@ -3,10 +3,6 @@ package view
 import (
 	"fmt"
 
-	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
-	"github.com/apache/arrow/go/v15/arrow/memory"
-
 	"watershed/schemas/agg"
 	"watershed/schemas/column"
 )
@@ -150,57 +146,4 @@ func (f *Fold) Bytes() int64 {
 		n += m.Bytes()
 	}
 	return n
-}
-
-// Flush returns the states, one row per group, with the schema of Plan.StateSchema, and
-// empties the fold, which keeps memory for the next groups. A view without dimensions gives
-// one row if there were events, none if not. The record is the caller's to release.
-func (f *Fold) Flush() arrow.Record {
-	schema := f.plan.StateSchema()
-	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
-	defer b.Release()
-	order := make([]int32, f.groups)
-	for i := range order {
-		order[i] = int32(i)
-	}
-	f.appendKeys(order, b.Fields())
-	at := len(f.keys)
-	for i, m := range f.measures {
-		n := len(f.plan.Measures[i].Columns)
-		m.Grow(f.groups)
-		m.Append(order, b.Fields()[at:at+n])
-		at += n
-	}
-	rec := b.NewRecord()
-	f.reset()
-	return rec
-}
-
-// appendKeys walks from the groups back to the numbers of each dimension's values.
-func (f *Fold) appendKeys(order []int32, to []array.Builder) {
-	left := append([]int32(nil), order...)
-	numbers := make([]int32, len(order))
-	for i := len(f.keys) - 1; i > 0; i-- {
-		for k, g := range left {
-			pair := f.pairs[i-1].keys[g]
-			left[k], numbers[k] = int32(pair>>32), int32(uint32(pair))
-		}
-		f.keys[i].append(numbers, to[i])
-	}
-	if len(f.keys) > 0 {
-		f.keys[0].append(left, to[0])
-	}
-}
-
-func (f *Fold) reset() {
-	for _, k := range f.keys {
-		k.reset()
-	}
-	for i := range f.pairs {
-		f.pairs[i].reset()
-	}
-	for _, m := range f.measures {
-		m.Reset()
-	}
-	f.groups, f.rows = 0, 0
 }

@@ -188,6 +188,7 @@ func stageStates(r *rapid.T, db *aggtest.DB, p *view.Plan, ev *schemas.Event, va
 			r.Fatalf("%d groups of %d events are left after a flush", fold.Groups(), fold.Rows())
 		}
 		if groups > 0 {
+			inOrder(r, p, rec)
 			if err := db.Insert("staged", rec); err != nil {
 				r.Fatal(err)
 			}
@@ -224,6 +225,36 @@ func stageStates(r *rapid.T, db *aggtest.DB, p *view.Plan, ev *schemas.Event, va
 		from = to
 	}
 	flush()
+}
+
+// inOrder holds the record's first dimension against the order of ClickHouse's keys, null last.
+func inOrder(r rapid.TB, p *view.Plan, rec arrow.Record) {
+	r.Helper()
+	for i := 1; len(p.Dimensions) > 0 && i < int(rec.NumRows()); i++ {
+		c := rec.Column(0)
+		ok := c.IsNull(i) || c.IsValid(i-1)
+		if c.IsValid(i) && ok {
+			switch c := c.(type) {
+			case *array.Int64:
+				ok = c.Value(i-1) <= c.Value(i)
+			case *array.Timestamp:
+				ok = c.Value(i-1) <= c.Value(i)
+			case *array.Date32:
+				ok = c.Value(i-1) <= c.Value(i)
+			case *array.Float64:
+				ok = c.Value(i-1) <= c.Value(i)
+			case *array.String:
+				ok = c.Value(i-1) <= c.Value(i)
+			case *array.Decimal128:
+				ok = c.Value(i-1).Cmp(c.Value(i)) <= 0
+			case *array.Boolean:
+				ok = !c.Value(i-1) || c.Value(i)
+			}
+		}
+		if !ok {
+			r.Fatalf("row %d is out of order: %s", i, c)
+		}
+	}
 }
 
 // castStates selects staged states in their real types, as a store's materialized view does.

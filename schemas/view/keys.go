@@ -172,13 +172,21 @@ func (k *key) bytes() int64 {
 	return k.words.bytes() + 4*int64(cap(k.of)+cap(k.codes)) + 32*int64(cap(k.values)) + 32*int64(len(k.texts)+len(k.nums)) + k.held
 }
 
-// append writes the values of the numbers.
-func (k *key) append(numbers []int32, to array.Builder) {
-	to.Reserve(len(numbers))
+// flat is the values of types that fit a word, by number.
+func (k *key) flat() []uint64 {
 	words := make([]uint64, k.n)
 	for w, n := range k.of {
 		words[n] = k.words.keys[w]
 	}
+	return words
+}
+
+func float(word uint64) float64 { return math.Float64frombits(word) }
+
+// append writes the values of the numbers.
+func (k *key) append(numbers []int32, to array.Builder) {
+	to.Reserve(len(numbers))
+	words := k.flat()
 	for _, n := range numbers {
 		if n == k.null {
 			to.AppendNull()
@@ -196,7 +204,7 @@ func (k *key) append(numbers []int32, to array.Builder) {
 		case *array.Date32Builder:
 			to.Append(arrow.Date32(int64(words[n])))
 		case *array.Float64Builder:
-			to.Append(math.Float64frombits(words[n]))
+			to.Append(float(words[n]))
 		case *array.BooleanBuilder:
 			to.Append(words[n] == 1)
 		}

@@ -60,12 +60,12 @@ func (l *Log) Chunks(ctx context.Context, after schemas.Position, opts ChunkOpti
 	if err := l.verify(ctx, after); err != nil {
 		return fail(err)
 	}
-	cut, epoch, err := l.cutFor(ctx, after.Seq)
+	cut, epoch, err := l.CutFor(ctx, after.Seq)
 	if err != nil {
 		return fail(err)
 	}
 	c := &Chunks{log: l, opts: opts, done: make(chan struct{}), ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
-	c.build = newBuilder(opts, after, epoch, cut)
+	c.build = newBuilder(opts, after, epoch, &cut)
 
 	// The reader outlives this call; Close ends it.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -79,23 +79,6 @@ func (l *Log) Chunks(ctx context.Context, after schemas.Position, opts ChunkOpti
 		signal(c.ready)
 	}()
 	return c, nil
-}
-
-// cutFor returns the cut whose definitions hold behind seq, and the epoch there.
-func (l *Log) cutFor(ctx context.Context, seq uint64) (*schemas.Cut, uint64, error) {
-	cut, err := l.CutBefore(ctx, seq)
-	if err == nil {
-		return &cut, cut.Number, nil
-	}
-	if !errors.Is(err, ErrNoCut) {
-		return nil, 0, err
-	}
-	// Before the log's first cut. That may have a higher number, if the log was recreated: then it
-	// is the very first message, and the epoch that it ends has no event here.
-	if cut, err = l.findCut(ctx, func(c *schemas.Cut) bool { return c.Previous.Seq == 0 }); err != nil {
-		return nil, 0, err
-	}
-	return &cut, cut.Number - 1, nil
 }
 
 // Next returns the messages that have come since the last chunk, at least one, up to the limits,

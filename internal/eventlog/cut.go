@@ -141,6 +141,13 @@ func decodeCut(header nats.Header, data []byte, position schemas.Position, at ti
 	if cut.Number == 0 {
 		return nil, bad(errors.New("it has no number"))
 	}
+	for _, set := range []schemas.Set{cut.Definitions, cut.Retiring} {
+		for _, ev := range set.Events {
+			if f := ev.Field(ev.Time); f == nil || f.Type.Kind != schemas.Timestamp || f.Optional {
+				return nil, bad(fmt.Errorf("event type %s has no event time", ev.Name))
+			}
+		}
+	}
 	cut.Position, cut.At = position, at
 	return cut, nil
 }
@@ -186,6 +193,26 @@ func (l *Log) CutBefore(ctx context.Context, seq uint64) (schemas.Cut, error) {
 		return schemas.Cut{}, fmt.Errorf("cut before message %d: %w", seq, err)
 	}
 	return cut, nil
+}
+
+// CutFor returns the cut whose definitions hold for the messages behind seq, and the epoch that
+// they lie in. That is CutBefore, or, for what lies before the log's first cut, that first cut
+// and the epoch that it ends. A log without a cut is ErrNoCut.
+func (l *Log) CutFor(ctx context.Context, seq uint64) (cut schemas.Cut, epoch uint64, err error) {
+	cut, err = l.CutBefore(ctx, seq)
+	if err == nil {
+		return cut, cut.Number, nil
+	}
+	if !errors.Is(err, ErrNoCut) {
+		return schemas.Cut{}, 0, err
+	}
+	// The first cut has a number above 1 if the log was recreated; then it is the very first
+	// message, and the epoch that it ends has no event here.
+	cut, err = l.findCut(ctx, func(c *schemas.Cut) bool { return c.Previous.Seq == 0 })
+	if err != nil {
+		return schemas.Cut{}, 0, fmt.Errorf("first cut: %w", err)
+	}
+	return cut, cut.Number - 1, nil
 }
 
 // findCut walks from the last cut back to the first for which stop is true.

@@ -99,6 +99,14 @@ func TestCutsAreFound(t *testing.T) {
 			t.Errorf("CutBefore(%d): got %d, %v; want %d", i+1, c.Number, err, want)
 		}
 	}
+	for _, seq := range []uint64{0, 1} { // before cut 1, which is message 2
+		if c, epoch, err := l.CutFor(ctx, seq); c.Number != 1 || epoch != 0 || err != nil {
+			t.Errorf("CutFor(%d): got %d, epoch %d, %v; want cut 1 in epoch 0", seq, c.Number, epoch, err)
+		}
+	}
+	if c, epoch, err := l.CutFor(ctx, 2); c.Number != 1 || epoch != 1 || err != nil {
+		t.Errorf("CutFor(2): got %d, epoch %d, %v; want cut 1 in epoch 1", c.Number, epoch, err)
+	}
 	if _, err := l.Cut(ctx, 5); !errors.Is(err, eventlog.ErrNoCut) {
 		t.Errorf("Cut(5): got %v; want ErrNoCut", err)
 	}

@@ -97,7 +97,7 @@ func TestMistakes(t *testing.T) {
 		line int
 		say  string
 	}{
-		{"v.yaml", 3, "condition"}, {"v.yaml", 5, "nosuch"}, {"v.yaml", 8, "sum"}, {"v.yaml", 9, "b__n"}, {"v.yaml", 10, "quantiles"}, {"w.yaml", 1, "nothing"},
+		{"v.yaml", 3, "condition"}, {"v.yaml", 5, "nosuch"}, {"v.yaml", 8, "sum"}, {"v.yaml", 9, "b__n"}, {"v.yaml", 10, "level"}, {"w.yaml", 1, "nothing"},
 	} {
 		found := false
 		for _, e := range errs {

@@ -61,6 +61,7 @@ func drawView(r *rapid.T) *schemas.View {
 	for _, d := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{
 		"time=bucket(time, \"1h\")", "hour=bucket(time, \"24h\")", "site=site", "tag=tag", "ok=ok", "level=level", "heat=heat",
 		"price=price", "due=due", "day=day", "high=level > 3", "plain=site",
+		"length=size(tag)", "both=site + tag", "half=heat / 2.0", "double=price + price", "date=date(time)", "known=tag == null ? site : tag", "minus=-heat",
 	}), 0, 4, rapid.ID[string]).Draw(r, "dimensions") {
 		name, is, _ := strings.Cut(d, "=")
 		dims[name] = is
@@ -71,6 +72,8 @@ func drawView(r *rapid.T) *schemas.View {
 		"mean=avg(level)", "cost=avg(price)", "warm=avg(heat)",
 		"sites=uniq(site)", "tags=uniq(tag)", "heats=uniq(heat)", "prices=uniq(price)", "dues=uniq(due)", "days=uniq(day)", "oks=uniq(ok)",
 		"q=quantiles(level, 0.5, 0.99)", "hot=quantiles(heat, 0.1, 0.9)", "pq=quantiles(plain, 0.5)",
+		"more=sum(level + plain)", "ratio=avg(heat / double(level))", "rq=quantiles(heat * heat, 0.5)", "zero=uniq(heat * 0.0)", "least=min(-heat)",
+		"words=uniq(site + tag)", "cheap=max(price - decimal(\"0.5\"))", "span=max(date(due))", "oks_and=count(ok && level > 0)",
 	}), 1, 6, rapid.ID[string]).Draw(r, "measures") {
 		name, is, _ := strings.Cut(m, "=")
 		if _, taken := dims[name]; taken {
@@ -79,7 +82,7 @@ func drawView(r *rapid.T) *schemas.View {
 		measures[name] = is
 	}
 	v := &schemas.View{Name: "v", From: "reading", Dimensions: definitions(dims), Measures: definitions(measures)}
-	v.Where.Text = rapid.SampledFrom([]string{"", "", "level > 0", "ok"}).Draw(r, "where")
+	v.Where.Text = rapid.SampledFrom([]string{"", "", "level > 0", "ok", "ok || heat > 0.0", "site != \"a\""}).Draw(r, "where")
 	return v
 }
 

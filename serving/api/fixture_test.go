@@ -26,9 +26,10 @@ import (
 // Build n has the events of the first n days; build 1 is live at first. The view "uncovered" is in no build.
 type world struct {
 	*catalog
-	reader api.Reader
-	log    logOf
-	url    string
+	reader  api.Reader
+	log     logOf
+	workers func() map[string]any
+	url     string
 }
 
 var databases atomic.Uint64
@@ -192,7 +193,7 @@ func (l logOf) Info(ctx context.Context) (api.LogInfo, error) {
 // serve starts an endpoint over the world on a server of its own.
 func (w *world) serve(t testing.TB, cfg api.Config) *world {
 	t.Helper()
-	h, err := api.Handler(cfg, api.Deps{Reader: w.reader, Catalog: w.catalog, Log: w.log, Version: "test",
+	h, err := api.Handler(cfg, api.Deps{Reader: w.reader, Catalog: w.catalog, Log: w.log, Workers: w.workers, Version: "test",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -99,6 +100,16 @@ func (a *api) logged(next http.Handler) http.Handler {
 			a.logger.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("method", r.Method), slog.String("path", r.URL.Path),
 				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.Duration("took", time.Since(start)),
 				slog.String("remote", r.RemoteAddr), slog.Bool("complete", complete))
+		}()
+		defer func() {
+			// A handler that means to break off an answer stays broken off; any other panic is a bug.
+			if bug := recover(); bug != nil {
+				if bug == http.ErrAbortHandler || rec.status != 0 {
+					panic(bug)
+				}
+				a.logger.ErrorContext(r.Context(), "panic", "path", r.URL.Path, "panic", bug, "stack", string(debug.Stack()))
+				problem(Internal, "a bug in the endpoint; its log says more").write(rec)
+			}
 		}()
 		next.ServeHTTP(rec, r)
 		complete = true

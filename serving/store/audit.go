@@ -54,7 +54,7 @@ func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (
 		return a, nil
 	}
 	a.Worst, err = rows[schemas.AuditGroup](ctx, db.client, fmt.Sprintf(
-		"SELECT _group AS `group`, m.1 AS measure, m.2 AS baseline, m.3 AS batch, m.5 AS drift FROM (%s) ARRAY JOIN _measures AS m WHERE m.4 = 2 ORDER BY drift DESC, toString(_group), measure LIMIT %d",
+		"SELECT _group AS Group, m.1 AS Measure, m.2 AS Baseline, m.3 AS Batch, m.5 AS Drift FROM (%s) ARRAY JOIN _measures AS m WHERE m.4 = 2 ORDER BY Drift DESC, toString(_group), Measure LIMIT %d",
 		compared, worstGroups))
 	if err != nil {
 		return fail(err)

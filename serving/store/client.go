@@ -21,7 +21,7 @@ type client struct {
 func connect(addr, database, user, password string, settings clickhouse.Settings) (*client, error) {
 	conn, err := clickhouse.Open(&clickhouse.Options{
 		Addr:         []string{addr},
-		Auth:         clickhouse.Auth{Username: user, Password: password},
+		Auth:         clickhouse.Auth{Username: user, Password: password, Database: database},
 		Settings:     settings,
 		DialTimeout:  5 * time.Second,
 		ReadTimeout:  10 * time.Minute, // of one packet: a long statement may be silent

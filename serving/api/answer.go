@@ -95,7 +95,6 @@ type answer struct {
 // answer runs a query and encodes the beginning of its result.
 func (a *api) answer(ctx context.Context, views []View, q Query, f format) (*huma.StreamResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout+overtime)
-	q.Encoding = f.encoding
 	rows, seen, err := a.query(ctx, views, q)
 	if err != nil {
 		err = a.explain(ctx, views, err)

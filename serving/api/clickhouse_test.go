@@ -1,10 +1,7 @@
 package api_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +15,7 @@ import (
 	"watershed/internal/devserver"
 	"watershed/internal/devserver/devtest"
 	"watershed/serving/api"
+	"watershed/serving/store"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -91,115 +89,44 @@ func (c clickhouse) must(t testing.TB, sql string) string {
 	return out
 }
 
-// Query implements api.Reader: rows come as ClickHouse writes them, and are only cut into values here.
-func (c clickhouse) Query(ctx context.Context, q api.Query) (api.Rows, error) {
-	settings := url.Values{
-		"default_format":     {map[api.Encoding]string{api.JSON: "JSONCompactEachRowWithNamesAndTypes", api.CSV: "CSVWithNamesAndTypes"}[q.Encoding]},
-		"max_execution_time": {strconv.FormatFloat(q.Timeout.Seconds(), 'f', -1, 64)},
-		"max_result_rows":    {strconv.FormatUint(q.Rows, 10)},
-	}
+// storeReader makes store's reader ours, as the program does.
+type storeReader struct{ *store.Reader }
+
+func (r storeReader) Query(ctx context.Context, q api.Query) (api.Rows, error) {
+	params := make(map[string]string, len(q.Parameters))
 	for name, value := range q.Parameters {
-		settings.Set("param_"+name, strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`).Replace(value))
+		params[name] = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`).Replace(value)
 	}
-	resp, err := c.post(ctx, q.SQL, settings)
+	rows, err := r.Reader.Query(ctx, store.Query{SQL: q.SQL, Params: params, MaxTime: q.Timeout, MaxRows: q.Rows})
 	if err != nil {
 		return nil, err
 	}
-	rows := &httpRows{body: resp.Body, lines: bufio.NewReaderSize(resp.Body, 64<<10), csv: q.Encoding == api.CSV}
-	if !rows.Next() {
-		return nil, errors.Join(rows.Err(), rows.Close())
-	}
-	for _, name := range rows.cells {
-		rows.columns = append(rows.columns, api.Column{Name: unquote(name)})
-	}
-	if len(rows.columns) > 0 && rows.Next() {
-		for i, typ := range rows.cells {
-			rows.columns[i].Type = unquote(typ)
-		}
-	}
-	return rows, rows.Err()
+	return storeRows{rows}, nil
 }
 
-// unquote reads a name in JSON or CSV.
-func unquote(b []byte) string {
-	var s string
-	if json.Unmarshal(b, &s) == nil {
-		return s
+type storeRows struct{ *store.Rows }
+
+func (r storeRows) Columns() []api.Column {
+	out := make([]api.Column, len(r.Rows.Columns))
+	for i, c := range r.Rows.Columns {
+		out[i] = api.Column(c)
 	}
-	return strings.ReplaceAll(strings.Trim(string(b), `"`), `""`, `"`)
+	return out
 }
 
-type httpRows struct {
-	body    io.ReadCloser
-	lines   *bufio.Reader
-	csv     bool
-	columns []api.Column
-	line    []byte
-	cells   [][]byte
-	err     error
-}
+func (r storeRows) Stats() api.Stats { return api.Stats(r.Rows.Stats()) }
 
-func (r *httpRows) Columns() []api.Column                { return r.columns }
-func (r *httpRows) Append(dst []byte, column int) []byte { return append(dst, r.cells[column]...) }
-func (r *httpRows) Err() error                           { return r.err }
-func (r *httpRows) Stats() api.Stats                     { return api.Stats{} }
-func (r *httpRows) Close() error                         { return r.body.Close() }
-
-func (r *httpRows) Next() bool {
-	if r.err != nil {
-		return false
+func openReader(t testing.TB, c *devserver.ClickHouse, database string) api.Reader {
+	t.Helper()
+	user, password := c.Reader()
+	r, err := store.OpenReader(t.Context(), store.Config{Addr: c.Addr(), Database: database, User: user, Password: password})
+	if err != nil {
+		t.Fatal(err)
 	}
-	r.line = r.line[:0]
-	for { // a quoted string in CSV may hold newlines
-		part, err := r.lines.ReadBytes('\n')
-		r.line = append(r.line, part...)
-		if err == io.EOF && len(r.line) == 0 {
-			return false
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
 		}
-		if err != nil {
-			r.err = err
-			return false
-		}
-		if string(r.line) == "\r\n" { // what follows is a late exception; no row is empty
-			rest, _ := io.ReadAll(r.lines)
-			r.err = exceptionOf(string(rest))
-			return false
-		}
-		if !r.csv || bytes.Count(r.line, []byte(`"`))%2 == 0 {
-			break
-		}
-	}
-	if r.csv {
-		r.cells = cutCSV(bytes.TrimSuffix(r.line, []byte("\n")))
-		return true
-	}
-	var cells []json.RawMessage
-	r.err = json.Unmarshal(r.line, &cells)
-	r.cells = r.cells[:0]
-	for _, c := range cells {
-		r.cells = append(r.cells, c)
-	}
-	return r.err == nil
-}
-
-// cutCSV cuts a line at the commas that are not quoted.
-func cutCSV(line []byte) (cells [][]byte) {
-	start, quoted := 0, false
-	for i, b := range line {
-		if b == '"' {
-			quoted = !quoted
-		}
-		if b == ',' && !quoted {
-			cells, start = append(cells, line[start:i]), i+1
-		}
-	}
-	return append(cells, line[start:])
-}
-
-// users are the server's two users on one database.
-func users(c *devserver.ClickHouse, database string) (admin, reader clickhouse) {
-	user, password := c.Admin()
-	admin = clickhouse{c.HTTPAddr(), database, user, password}
-	user, password = c.Reader()
-	return admin, clickhouse{c.HTTPAddr(), database, user, password}
+	})
+	return storeReader{r}
 }

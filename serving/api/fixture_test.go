@@ -115,15 +115,16 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	c := devtest.SharedClickHouse(t)
 	database := fmt.Sprintf("watershed_api_%d", databases.Add(1))
-	admin, reader := users(c, "default")
+	user, password := c.Admin()
+	admin := clickhouse{c.HTTPAddr(), "default", user, password}
 	admin.must(t, "CREATE DATABASE "+database)
-	admin.database, reader.database = database, database
+	admin.database = database
 	t.Cleanup(func() {
 		if _, err := admin.text(context.Background(), "DROP DATABASE "+database, url.Values{"database": {"default"}}); err != nil {
 			t.Error(err)
 		}
 	})
-	w := &world{catalog: &catalog{admin: admin, views: []api.View{departures(t, "departures", "plan-a"), departures(t, "uncovered", "plan-b")}}, reader: reader}
+	w := &world{catalog: &catalog{admin: admin, views: []api.View{departures(t, "departures", "plan-a"), departures(t, "uncovered", "plan-b")}}, reader: openReader(t, c, database)}
 	var keys, dims, group, states, columns, merges, finishes []string
 	for _, f := range fields() {
 		keys = append(keys, f.sql+" AS k_"+f.name)

@@ -13,7 +13,6 @@ import (
 type format struct {
 	name        string   // in format=
 	contentType string   // of the answer
-	encoding    Encoding // of values
 	accepts     []string // media types in Accept that mean it
 	begin       func(dst []byte, columns []Column) []byte
 	row         func(dst []byte, columns []Column, rows Rows, n uint64) []byte // n: rows before
@@ -23,9 +22,9 @@ type format struct {
 // formats lists them; the first is what a client gets that does not say.
 func formats() []format {
 	return []format{
-		{"json", "application/json", JSON, []string{"application/json", "application/*", "*/*"}, beginJSON, rowJSON, endJSON},
-		{"csv", "text/csv; charset=utf-8; header=present", CSV, []string{"text/csv", "text/*"}, beginCSV, rowCSV, nil},
-		{"ndjson", "application/x-ndjson", JSON, []string{"application/x-ndjson", "application/ndjson", "application/jsonl"}, nil, rowNDJSON, nil},
+		{"json", "application/json", []string{"application/json", "application/*", "*/*"}, beginJSON, rowJSON, endJSON},
+		{"csv", "text/csv; charset=utf-8; header=present", []string{"text/csv", "text/*"}, beginCSV, rowCSV, nil},
+		{"ndjson", "application/x-ndjson", []string{"application/x-ndjson", "application/ndjson", "application/jsonl"}, nil, rowNDJSON, nil},
 	}
 }
 
@@ -96,7 +95,7 @@ func rowJSON(dst []byte, columns []Column, rows Rows, n uint64) []byte {
 		}
 		dst = append(dst, "\n\t\t\t"...)
 		dst = append(appendString(dst, c.Name), ": "...)
-		dst = rows.Append(dst, i)
+		dst = rows.AppendJSON(dst, i)
 	}
 	return append(dst, "\n\t\t}"...)
 }
@@ -136,7 +135,7 @@ func rowCSV(dst []byte, columns []Column, rows Rows, _ uint64) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = rows.Append(dst, i)
+		dst = rows.AppendCSV(dst, i)
 	}
 	return append(dst, '\n')
 }
@@ -149,7 +148,7 @@ func rowNDJSON(dst []byte, columns []Column, rows Rows, _ uint64) []byte {
 			dst = append(dst, '{')
 		}
 		dst = append(appendString(dst, c.Name), ':')
-		dst = rows.Append(dst, i)
+		dst = rows.AppendJSON(dst, i)
 	}
 	return append(dst, "}\n"...)
 }

@@ -21,18 +21,7 @@ type Query struct {
 	Parameters map[string]string // values as plain text, not quoted or escaped in any way
 	Timeout    time.Duration     // ClickHouse stops the query then
 	Rows       uint64            // ClickHouse refuses a longer result
-	Encoding   Encoding          // how Rows.Append will write values
 }
-
-// An Encoding is how values are written.
-type Encoding uint8
-
-// The encodings, each as in ClickHouse's formats of that name: FORMAT JSON with its default settings,
-// FORMAT CSV with quotes included.
-const (
-	JSON Encoding = iota
-	CSV
-)
 
 // Rows is the result of a query, one row at a time. It is used by one goroutine.
 type Rows interface {
@@ -40,8 +29,10 @@ type Rows interface {
 	Columns() []Column
 	// Next goes to the next row; false at the end, and on an error.
 	Next() bool
-	// Append appends the row's value in that column, in the query's encoding.
-	Append(dst []byte, column int) []byte
+	// AppendJSON appends the row's value in that column as ClickHouse's JSON formats write it.
+	AppendJSON(dst []byte, column int) []byte
+	// AppendCSV appends it as ClickHouse's CSV does, quotes included.
+	AppendCSV(dst []byte, column int) []byte
 	// Err is why Next gave up; nil at the end.
 	Err() error
 	// Stats is final when Next has returned false.

@@ -1,0 +1,153 @@
+package batch
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// A RebuildError says that slices computed anew differ from those that were there.
+type RebuildError struct {
+	Views []schemas.Audit // those with differences
+}
+
+func (e *RebuildError) Error() string {
+	a := e.Views[0]
+	msg := fmt.Sprintf("rebuild: %d of %d groups of view %s differ from the slices that were computed before", a.Drifted, a.Groups, a.View)
+	if len(a.Worst) > 0 {
+		w := a.Worst[0]
+		msg += fmt.Sprintf(" (%v: %s was %s, is %s)", w.Group, w.Measure, w.Baseline, w.Batch)
+	}
+	if len(e.Views) > 1 {
+		msg += fmt.Sprintf(", and %d more views", len(e.Views)-1)
+	}
+	return msg + ": the build was not made live; --rebuild --replace makes it so"
+}
+
+// compare holds rebuilt slices against those that were registered before.
+//
+// Equal: the build keeps the old slices, and what was computed is garbage. Different: the
+// run ends, and nothing has changed. With Replace the new slices are registered either way.
+func (r *run) compare(ctx context.Context, w *work, results []result, old map[string]map[string]schemas.Slice) error {
+	specs := make(map[string]*schemas.AuditSpec)
+	var fresh []schemas.Slice
+	for _, res := range results {
+		before, known := old[res.plan.Hash][res.slice.Key]
+		if !known || r.cfg.Replace {
+			fresh = append(fresh, res.slice)
+		}
+		if !known {
+			continue
+		}
+		if specs[res.plan.Hash] == nil {
+			specs[res.plan.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number}
+		}
+		sides(specs[res.plan.Hash], &before, &res.slice)
+		if !r.cfg.Replace {
+			r.keepOld(w, res, before)
+		}
+	}
+	var differ []schemas.Audit
+	for _, p := range r.plans {
+		if specs[p.Hash] == nil {
+			continue
+		}
+		a, err := r.store.Audit(ctx, p, *specs[p.Hash])
+		if err != nil {
+			return fmt.Errorf("compare view %s: %w", p.Name(), err)
+		}
+		r.report.Rebuilt = append(r.report.Rebuilt, a)
+		if a.Drifted > 0 {
+			differ = append(differ, a)
+		}
+	}
+	if len(differ) > 0 && !r.cfg.Replace {
+		return &RebuildError{Views: differ}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	return r.store.RegisterSlices(ctx, r.term, fresh)
+}
+
+// keepOld puts the slice that was there before in place of the equal one just computed.
+func (r *run) keepOld(w *work, res result, before schemas.Slice) {
+	list := w.build.Plans[res.plan.Hash]
+	for i := range list {
+		if list[i].ID == res.slice.ID {
+			list[i] = before
+		}
+	}
+}
+
+// audit compares, for each plan that the live build covers, what the views showed until now
+// with the new build. It changes nothing: drift is for the report.
+func (r *run) audit(ctx context.Context, w *work) error {
+	passed, err := r.speedPassed(ctx, w)
+	if err != nil {
+		return err
+	}
+	for i, p := range r.plans {
+		r.cfg.Progress(Progress{Step: "audit", Done: int64(i), Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
+		spec := w.specs[p.Hash]
+		a := schemas.Audit{View: p.Name(), Plan: p.Hash, Build: r.cut.Number, Baseline: r.base.Number}
+		switch {
+		case spec == nil:
+			a.Skipped = fmt.Sprintf("build %d, live until now, does not cover this definition", r.base.Number)
+		case !passed[p.Hash]:
+			a.Skipped = fmt.Sprintf("the speed layer has not passed cut %d within %s", r.cut.Number, r.cfg.Wait)
+		default:
+			if a, err = r.store.Audit(ctx, p, *spec); err != nil {
+				return fmt.Errorf("view %s: %w", p.Name(), err)
+			}
+		}
+		r.report.Audit = append(r.report.Audit, a)
+	}
+	return r.store.SaveAudits(ctx, r.term, r.report.Audit)
+}
+
+// speedPassed waits until the speed layer has passed the cut: only then are its epochs before
+// it complete. It returns the plans that are past it when the time is up.
+func (r *run) speedPassed(ctx context.Context, w *work) (map[string]bool, error) {
+	var waiting []*view.Plan
+	for _, p := range r.plans {
+		if w.specs[p.Hash] != nil {
+			waiting = append(waiting, p)
+		}
+	}
+	deadline := time.NewTimer(r.cfg.Wait)
+	defer deadline.Stop()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for passed := make(map[string]bool); ; {
+		marks, err := r.store.Positions(ctx, waiting)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range waiting {
+			passed[p.Hash] = marks[p.Hash].Epoch >= r.cut.Number
+		}
+		if all(passed) || len(marks) == 0 { // a speed layer that never ran is not waited for
+			return passed, nil
+		}
+		select {
+		case <-poll.C:
+		case <-deadline.C:
+			return passed, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func all(m map[string]bool) bool {
+	for _, ok := range m {
+		if !ok {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,269 @@
+// Package batch is the nightly layer: it recomputes views from history and makes the result
+// live.
+//
+// A run is a row of steps, each of which may be the last one that a process lives through:
+//
+//  1. lease: a new term; what older batches still have running can no longer commit.
+//  2. cut: cut n is published; it divides the log into what this build covers and what the
+//     speed layer adds to it. A cut whose run died stays in the log, without a build.
+//  3. snapshots: wait until the archiver has committed every type up to the cut.
+//  4. slices: one per plan and date, named by what went into it. A slice that is registered
+//     under its name is used again, so a run that died is taken up where it was, and a date
+//     without changes costs nothing. States are inserted under ids that were never used,
+//     counted, and only then registered: half a slice is never found.
+//  5. audit: what was live until now, plus what the speed layer and imports added, against
+//     the new build.
+//  6. flip: the build's rows, then one row that makes it live, in every view at once.
+//  7. garbage: what no kept build names is condemned, and dropped by the next run.
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"watershed/batch/history"
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// Role names the batch layer's terms.
+const Role = "batch"
+
+// Log is what a run needs of the log.
+type Log interface {
+	LastCut(ctx context.Context) (schemas.Cut, bool, error)
+	Cut(ctx context.Context, number uint64) (schemas.Cut, error)
+	// PublishCut publishes the next cut. It fails if another process published one meanwhile.
+	PublishCut(ctx context.Context, definitions, retiring schemas.Set) (schemas.Cut, error)
+	// Next returns a number above floor that was never returned for the counter.
+	Next(ctx context.Context, counter string, floor uint64) (uint64, error)
+}
+
+// Store is where slices and builds are kept.
+type Store interface {
+	EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) error
+	PublishViews(ctx context.Context, plans []*view.Plan) error
+	Term(ctx context.Context, role string) (uint64, error)
+	TakeOver(ctx context.Context, role string, term uint64) error
+
+	// Slices returns the registered slices of a plan that are not condemned.
+	Slices(ctx context.Context, plan string) ([]schemas.Slice, error)
+	// InsertSlices writes states; it need not be atomic.
+	InsertSlices(ctx context.Context, p *view.Plan, term uint64, parts []schemas.SliceStates) error
+	// CountSlices returns how many groups each slice holds.
+	CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error)
+	// RegisterSlices makes slices known under their keys, in one insert.
+	RegisterSlices(ctx context.Context, term uint64, slices []schemas.Slice) error
+
+	Positions(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error)
+	Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (schemas.Audit, error)
+	SaveAudits(ctx context.Context, term uint64, audits []schemas.Audit) error
+
+	Live(ctx context.Context) (schemas.Live, error)
+	Build(ctx context.Context, number uint64) (schemas.Build, error)
+	SaveBuild(ctx context.Context, term uint64, b schemas.Build) error
+	Flip(ctx context.Context, term uint64, to schemas.Live) error
+
+	// Garbage condemns what only builds older than the kept ones name, and drops what was
+	// condemned in an earlier run.
+	Garbage(ctx context.Context, term, keep uint64) (dropped int, err error)
+}
+
+// Config of a run. The zero value of a setting is its default.
+type Config struct {
+	History     string        // root directory of the Delta tables; required
+	App         string        // txn app id of the archiver of this log; required
+	Definitions *schemas.Set  // nil: those of the log's last cut
+	Rebuild     bool          // compute every slice again, and fail where a finished value differs
+	Replace     bool          // with Rebuild: make what was computed live even so
+	Wait        time.Duration // for the archiver, and for the speed layer's part of the audit, to pass the cut: 1 minute
+	Workers     int           // dates computed at a time: one per core
+	Progress    func(Progress)
+	Logger      *slog.Logger
+}
+
+// Progress says how far the step under way is.
+type Progress struct {
+	Step        string // cut, snapshots, slices, audit, flip, garbage
+	Done, Total int64  // in Unit; Total 0: not known
+	Unit        string
+	Detail      string
+}
+
+func (c *Config) defaults() error {
+	switch {
+	case c.History == "":
+		return errors.New("batch: no history directory")
+	case c.App == "":
+		return errors.New("batch: no txn app id")
+	case c.Replace && !c.Rebuild:
+		return errors.New("batch: replace goes with rebuild")
+	}
+	if c.Wait == 0 {
+		c.Wait = time.Minute
+	}
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Progress == nil {
+		c.Progress = func(Progress) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// A run is one batch under way.
+type run struct {
+	cfg    Config
+	log    Log
+	store  Store
+	term   uint64
+	cut    schemas.Cut
+	plans  []*view.Plan
+	tables map[string]*history.Table // by event type
+	live   schemas.Live              // before the flip
+	base   schemas.Build             // the live build's slices
+	baseAt uint64                    // stream sequence of the live build's cut
+	report Report
+}
+
+// Run computes a build at a new cut and makes it live. The report is filled as far as the run
+// came, also when it fails. A *RebuildError says that a rebuilt slice differs from the one
+// that was live.
+func Run(ctx context.Context, log Log, store Store, cfg Config) (*Report, error) {
+	r := &run{cfg: cfg, log: log, store: store, tables: make(map[string]*history.Table)}
+	r.report.Started = time.Now().UTC()
+	if err := r.cfg.defaults(); err != nil {
+		return &r.report, err
+	}
+	err := r.steps(ctx)
+	r.report.Seconds.Total = time.Since(r.report.Started).Seconds()
+	var f interface{ Fenced() bool }
+	if errors.As(err, &f) && f.Fenced() {
+		err = fmt.Errorf("another batch run took over from this one (term %d): let it finish: %w", r.term, err)
+	}
+	return &r.report, err
+}
+
+func (r *run) steps(ctx context.Context) error {
+	var snaps snapshots
+	var work *work
+	sec := &r.report.Seconds
+	for _, step := range []struct {
+		name    string
+		seconds *float64
+		do      func() error
+	}{
+		{"lease", &sec.Lease, func() error { return r.lease(ctx) }},
+		{"cut", &sec.Cut, func() error { return r.publish(ctx) }},
+		{"snapshots", &sec.Snapshots, func() (err error) { snaps, err = r.snapshots(ctx); return err }},
+		{"slices", &sec.Slices, func() (err error) { work, err = r.slices(ctx, snaps); return err }},
+		{"audit", &sec.Audit, func() error { return r.audit(ctx, work) }},
+		{"flip", &sec.Flip, func() error { return r.flip(ctx, work) }},
+		{"garbage", &sec.Garbage, func() error { return r.garbage(ctx) }},
+	} {
+		began := time.Now()
+		r.cfg.Progress(Progress{Step: step.name})
+		err := step.do()
+		*step.seconds = time.Since(began).Seconds()
+		if err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return nil
+}
+
+// lease takes a term of its own. From here on no older batch can write: if it was paused in
+// an insert, the insert fails.
+func (r *run) lease(ctx context.Context) error {
+	floor, err := r.store.Term(ctx, Role)
+	if err != nil {
+		return err
+	}
+	if r.term, err = r.log.Next(ctx, "term."+Role, floor); err != nil {
+		return err
+	}
+	r.report.Term = r.term
+	if err := r.store.TakeOver(ctx, Role, r.term); err != nil {
+		return err
+	}
+	if r.live, err = r.store.Live(ctx); err != nil {
+		return fmt.Errorf("read the live build: %w", err)
+	}
+	if r.base, err = r.store.Build(ctx, r.live.Build); err != nil {
+		return fmt.Errorf("read build %d, which is live: %w", r.live.Build, err)
+	}
+	if r.live.Cut > 0 {
+		at, err := r.log.Cut(ctx, r.live.Cut)
+		if err != nil {
+			return fmt.Errorf("read cut %d of the live build: %w", r.live.Cut, err)
+		}
+		r.baseAt = at.Position.Seq
+	}
+	return nil
+}
+
+// publish publishes cut n with the definitions to build by. Definitions that it leaves out,
+// but that the live build still shows, retire: the speed layer folds them until the flip.
+func (r *run) publish(ctx context.Context) error {
+	last, ok, err := r.log.LastCut(ctx)
+	if err != nil {
+		return err
+	}
+	defs := r.cfg.Definitions
+	if defs == nil {
+		if !ok {
+			return errors.New("the log has no cut yet and no definitions were given")
+		}
+		defs = &last.Definitions
+	}
+	if r.plans, err = view.CompileSet(defs); err != nil {
+		return err
+	}
+	retiring, err := r.retiring(last)
+	if err != nil {
+		return err
+	}
+	if err := r.store.EnsurePlans(ctx, r.plans, !ok); err != nil {
+		return err
+	}
+	if r.cut, err = r.log.PublishCut(ctx, *defs, retiring); err != nil {
+		return err
+	}
+	r.report.Build, r.report.Cut, r.report.Position = r.cut.Number, r.cut.Number, r.cut.Position.Seq
+	r.report.Baseline = r.live.Build
+	return nil
+}
+
+// retiring returns the definitions of the last cut, retiring or not, whose plans the live
+// build shows and the new definitions lack.
+func (r *run) retiring(last schemas.Cut) (schemas.Set, error) {
+	keep := make(map[string]bool)
+	for _, p := range r.plans {
+		keep[p.Hash] = true
+	}
+	var out schemas.Set
+	for _, set := range []*schemas.Set{&last.Definitions, &last.Retiring} {
+		plans, err := view.CompileSet(set)
+		if err != nil {
+			return out, fmt.Errorf("definitions of cut %d: %w", last.Number, err)
+		}
+		for _, p := range plans {
+			if _, shown := r.base.Plans[p.Hash]; !shown || keep[p.Hash] {
+				continue
+			}
+			keep[p.Hash] = true
+			out.Views = append(out.Views, p.View)
+			if out.Event(p.Event.Name) == nil {
+				out.Events = append(out.Events, p.Event)
+			}
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,67 @@
+package batch
+
+import (
+	"time"
+
+	"watershed/schemas"
+)
+
+// maxConflicts is how many conflicts a report lists by name.
+const maxConflicts = 100
+
+// A Report is what a run did.
+type Report struct {
+	Started  time.Time `json:"started"`
+	Term     uint64    `json:"term"`
+	Build    uint64    `json:"build"`
+	Cut      uint64    `json:"cut"`
+	Position uint64    `json:"position"` // stream sequence of the cut: the build holds everything before it
+	Baseline uint64    `json:"baseline"` // the build that was live
+	Flipped  bool      `json:"flipped"`
+	Pinned   bool      `json:"pinned"` // not flipped, since a rollback pinned the live build
+	Dates    int       `json:"dates"`  // that were read
+	Events   uint64    `json:"events"` // rows of the files read, duplicates included
+	Groups   uint64    `json:"groups"` // state rows written
+
+	Slices struct {
+		Computed int `json:"computed"`
+		Reused   int `json:"reused"`
+	} `json:"slices"`
+
+	Duplicates uint64 `json:"duplicates"` // removed from the dates read
+	Conflicts  struct {
+		Count uint64     `json:"count"` // duplicates whose payload differs from the winner's
+		First []Conflict `json:"first,omitempty"`
+	} `json:"conflicts"`
+
+	Audit   []schemas.Audit `json:"audit"`
+	Rebuilt []schemas.Audit `json:"rebuilt,omitempty"` // rebuilt slices against those before
+	Dropped int             `json:"dropped"`           // partitions dropped as garbage
+
+	Seconds struct {
+		Lease     float64 `json:"lease"`
+		Cut       float64 `json:"cut"`
+		Snapshots float64 `json:"snapshots"`
+		Slices    float64 `json:"slices"`
+		Audit     float64 `json:"audit"`
+		Flip      float64 `json:"flip"`
+		Garbage   float64 `json:"garbage"`
+		Total     float64 `json:"total"`
+	} `json:"seconds"`
+}
+
+// A Conflict is an event that came again with the same identity and another payload. The
+// first one counts.
+type Conflict struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+	Date string `json:"date"`
+}
+
+// Drifted is the number of groups whose audit found a difference without an explanation.
+func (r *Report) Drifted() (n uint64) {
+	for _, a := range r.Audit {
+		n += a.Drifted
+	}
+	return n
+}

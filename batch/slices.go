@@ -1,0 +1,211 @@
+package batch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// A work is what the slices step hands on: the build, and for each plan what to audit.
+type work struct {
+	build schemas.Build
+	specs map[string]*schemas.AuditSpec // by plan hash; plans that the live build covers
+}
+
+// A job computes slices of one date: its files are read once for all plans that need it.
+type job struct {
+	snap    *snapshot
+	date    date
+	targets []*target
+}
+
+// A target is one plan in a job.
+type target struct {
+	plan    *view.Plan
+	key     string
+	reuse   *schemas.Slice // registered under the key: only the audit's part is computed
+	base    *schemas.Slice // the live build's slice of the date
+	audited bool           // the live build covers the plan, and another slice or none for the date
+}
+
+// plain reports whether the live build has nothing of the date, and everything on it was
+// imported since: unless duplicates were dropped, both sides of an audit would be the same
+// fold of the same files.
+func (j *job) plain(t *target) bool {
+	return t.base == nil && len(j.date.fresh) == len(j.date.files)
+}
+
+// slices finds or computes the slice of each plan and date.
+func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
+	w := &work{
+		build: schemas.Build{Number: r.cut.Number, Cut: r.cut.Number, Plans: make(map[string][]schemas.Slice), At: time.Now().UTC()},
+		specs: make(map[string]*schemas.AuditSpec),
+	}
+	old := make(map[string]map[string]schemas.Slice) // by plan, then key
+	for _, p := range r.plans {
+		w.build.Plans[p.Hash] = nil
+		if _, covered := r.base.Plans[p.Hash]; covered {
+			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: r.base.Cut, To: r.cut.Number}
+		}
+		registered, err := r.store.Slices(ctx, p.Hash)
+		if err != nil {
+			return nil, err
+		}
+		byKey := make(map[string]schemas.Slice, len(registered))
+		for _, s := range registered {
+			if s.ID > byKey[s.Key].ID {
+				byKey[s.Key] = s
+			}
+		}
+		old[p.Hash] = byKey
+	}
+	jobs := r.plan(snaps, w, old)
+	c := newComputation(r, w, len(jobs))
+	if err := c.run(ctx, jobs); err != nil {
+		return nil, err
+	}
+	r.dropAgedSlices(w)
+	if r.cfg.Rebuild {
+		return w, r.compare(ctx, w, c.results, old)
+	}
+	return w, nil
+}
+
+// plan decides for each plan and date: use the slice there is, or compute.
+func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.Slice) []*job {
+	var jobs []*job
+	for _, ev := range r.cut.Definitions.Events {
+		snap := snaps[ev.Name]
+		for _, d := range snap.dates {
+			j := &job{snap: snap, date: d}
+			for _, p := range r.plans {
+				if p.Event.Name != ev.Name {
+					continue
+				}
+				t := &target{plan: p, key: sliceKey(p, d), base: sliceOn(r.base.Plans[p.Hash], d.day)}
+				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild {
+					t.reuse = &s
+				}
+				_, covered := r.base.Plans[p.Hash]
+				t.audited = covered && (t.reuse == nil || t.base == nil || t.reuse.ID != t.base.ID)
+				if t.reuse == nil {
+					j.targets = append(j.targets, t)
+					continue
+				}
+				r.report.Slices.Reused++
+				w.build.Plans[p.Hash] = append(w.build.Plans[p.Hash], *t.reuse)
+				switch {
+				case !t.audited:
+				case t.reuse.Duplicates > 0, len(d.fresh) > 0 && !j.plain(t):
+					j.targets = append(j.targets, t) // for the audit's part
+				case !j.plain(t):
+					sides(w.specs[p.Hash], t.base, t.reuse)
+				}
+			}
+			if len(j.targets) > 0 {
+				jobs = append(jobs, j)
+			}
+		}
+	}
+	return jobs
+}
+
+// dropAgedSlices puts what the live build has and the new one has not on the audit's old side:
+// dates that are gone from history.
+func (r *run) dropAgedSlices(w *work) {
+	for plan, spec := range w.specs {
+		for _, s := range r.base.Plans[plan] {
+			if sliceOn(w.build.Plans[plan], s.Date) == nil {
+				spec.Old = append(spec.Old, s.ID)
+			}
+		}
+	}
+}
+
+// sliceKey names a slice by all that its states depend on.
+func sliceKey(p *view.Plan, d date) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "slice 1\n%s\n%d\n", p.Hash, d.day)
+	for _, f := range d.files {
+		fmt.Fprintln(h, f.Content)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func sliceOn(slices []schemas.Slice, day int32) *schemas.Slice {
+	for i := range slices {
+		if slices[i].Date == day {
+			return &slices[i]
+		}
+	}
+	return nil
+}
+
+// A computation is the slices step at work: dates are read and folded by some workers, and
+// inserted by others.
+type computation struct {
+	r       *run
+	w       *work
+	insert  *inserter
+	jobs    int
+	results []result
+}
+
+// A result is a slice that was computed, not reused.
+type result struct {
+	plan  *view.Plan
+	slice schemas.Slice
+}
+
+func newComputation(r *run, w *work, jobs int) *computation {
+	c := &computation{r: r, w: w, jobs: jobs, insert: newInserter(r)}
+	c.insert.c = c
+	return c
+}
+
+func (c *computation) run(ctx context.Context, jobs []*job) error {
+	inserts, insertCtx := errgroup.WithContext(ctx)
+	for range insertsAtOnce {
+		inserts.Go(func() error { return c.insert.work(insertCtx) })
+	}
+	folds, foldCtx := errgroup.WithContext(insertCtx)
+	queue := make(chan *job)
+	folds.Go(func() error {
+		defer close(queue)
+		for _, j := range jobs {
+			select {
+			case queue <- j:
+			case <-foldCtx.Done():
+				return foldCtx.Err()
+			}
+		}
+		return nil
+	})
+	for range c.r.cfg.Workers {
+		folds.Go(func() error {
+			f := newFolder(c)
+			for j := range queue {
+				if err := f.do(foldCtx, j); err != nil {
+					return fmt.Errorf("%s on %s: %w", j.snap.table.Event().Name, dateText(j.date.day), err)
+				}
+			}
+			return nil
+		})
+	}
+	err := folds.Wait()
+	if err == nil {
+		err = c.insert.rest(insertCtx)
+	}
+	c.insert.close()
+	if insertErr := inserts.Wait(); insertErr != nil { // the cause, if folding was cancelled by it
+		return insertErr
+	}
+	return err
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"watershed/batch"
+	"watershed/schemas"
+)
+
+func (a *app) batchCmd() *cobra.Command {
+	var asJSON bool
+	var cfg batch.Config
+	cmd := &cobra.Command{
+		Use:   "batch",
+		Short: "Recompute the views from history, audit, and make the result live",
+		Long: `Run the nightly job once: publish a cut, wait until the archiver has passed it, compute the
+slices of changed dates from history, audit the speed layer, and flip all views to the new
+build in one step. Run it from cron or a systemd timer; two at once are safe, the later wins.
+
+Exit code 3: the build is live, but the audit found groups in which what the speed layer had
+shown differs from history without an explanation (or a rebuild found slices that differ).`,
+		Example: `  watershed batch
+  watershed batch --rebuild          recompute every slice, and prove that nothing differs
+  watershed batch --json > report.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			if cfg.Replace && !cfg.Rebuild {
+				return usage("--replace goes with --rebuild")
+			}
+			if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
+				if cfg.Definitions, _, err = loadDefinitions(a.cfg.Definitions); err != nil {
+					return err
+				}
+			}
+			report, err := a.runBatch(cmd.Context(), e, cfg)
+			return a.batchDone(report, err, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&cfg.Rebuild, "rebuild", false, "recompute every slice, and fail where a finished value differs")
+	f.BoolVar(&cfg.Replace, "replace", false, "with --rebuild: make what was computed live even so")
+	f.DurationVar(&cfg.Wait, "wait", time.Minute, "how long the archiver and the speed layer may take to pass the cut")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
+	return cmd
+}
+
+// runBatch runs one batch with a line of progress on standard error.
+func (a *app) runBatch(ctx context.Context, e *engines, cfg batch.Config) (*batch.Report, error) {
+	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
+	p := a.newProgress("batch")
+	defer p.done()
+	cfg.Progress = p.step
+	return batch.Run(ctx, e.log, e.db, cfg)
+}
+
+func (a *app) batchDone(report *batch.Report, err error, asJSON bool) error {
+	var rebuild *batch.RebuildError
+	if asJSON {
+		if jsonErr := a.printJSON(report); jsonErr != nil {
+			return jsonErr
+		}
+	}
+	switch {
+	case errors.As(err, &rebuild):
+		return driftError{err.Error()}
+	case err != nil:
+		return err
+	}
+	if !asJSON {
+		a.printReport(report)
+	}
+	if n := report.Drifted(); n > 0 {
+		return driftError{fmt.Sprintf("the audit found %d groups that drifted; `watershed audit` shows them", n)}
+	}
+	return nil
+}
+
+func (a *app) printReport(r *batch.Report) {
+	state := "live"
+	if r.Pinned {
+		state = "kept; the live build is pinned (`watershed rollback --release`)"
+	}
+	fmt.Fprintf(a.stdout, "build %d at position %d: %s after %.2f s\n", r.Build, r.Position, state, r.Seconds.Total)
+	fmt.Fprintf(a.stdout, "  slices      %d computed, %d reused\n", r.Slices.Computed, r.Slices.Reused)
+	fmt.Fprintf(a.stdout, "  events      %d read on %d dates, %d duplicates removed, %d conflicts\n", r.Events, r.Dates, r.Duplicates, r.Conflicts.Count)
+	for _, audit := range r.Audit {
+		fmt.Fprintf(a.stdout, "  audit       %s\n", auditLine(audit))
+	}
+}
+
+func auditLine(a schemas.Audit) string {
+	if a.Skipped != "" {
+		return fmt.Sprintf("%s: not compared, %s", a.View, a.Skipped)
+	}
+	return fmt.Sprintf("%s: %d groups compared, %d equal, %d explained, %d drifted", a.View, a.Groups, a.Equal, a.Explained, a.Drifted)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"watershed/internal/devserver"
+	"watershed/internal/durable"
+)
+
+// embedded are the engines that `up` and the demo run themselves: those for which no address
+// is configured. They listen on loopback alone.
+type embedded struct {
+	a          *app
+	lock       *durable.DirLock
+	nats       *devserver.NATS
+	clickhouse *devserver.ClickHouse
+	chConfig   devserver.ClickHouseConfig
+}
+
+// startEmbedded claims the directory and starts the engines on it, side by side. userFiles is
+// what ClickHouse's file() may read; empty: the history.
+func (a *app) startEmbedded(ctx context.Context, userFiles string) (_ *embedded, err error) {
+	if err := durable.MkdirAll(a.cfg.Dir); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	e := &embedded{a: a}
+	if e.lock, err = durable.Lock(a.cfg.Dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	if a.cfg.History == "" {
+		a.cfg.History = filepath.Join(a.cfg.Dir, "history")
+	}
+	if err := durable.MkdirAll(a.cfg.History); err != nil {
+		return nil, fmt.Errorf("history directory: %w", err)
+	}
+	if userFiles == "" {
+		userFiles = a.cfg.History
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	if a.cfg.NATS == "" {
+		g.Go(func() (err error) {
+			e.nats, err = devserver.StartNATS(gctx, devserver.NATSConfig{Dir: filepath.Join(a.cfg.Dir, "nats"), Logger: a.log})
+			return err
+		})
+	}
+	if a.cfg.ClickHouse == "" {
+		e.chConfig = devserver.ClickHouseConfig{
+			Dir: filepath.Join(a.cfg.Dir, "clickhouse"), LibPath: a.cfg.ClickHouseLib,
+			ReaderDatabase: a.cfg.Database, UserFiles: userFiles, Logger: a.log,
+		}
+		g.Go(func() (err error) {
+			e.clickhouse, err = devserver.StartClickHouse(gctx, e.chConfig)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if e.nats != nil {
+		a.cfg.NATS = e.nats.URL()
+	}
+	if e.clickhouse != nil {
+		a.cfg.ClickHouse = e.clickhouse.Addr()
+		a.cfg.ClickHouseUser, a.cfg.ClickHousePassword = e.clickhouse.Admin()
+		a.cfg.ReaderUser, a.cfg.ReaderPassword = e.clickhouse.Reader()
+	}
+	return e, nil
+}
+
+// watch starts ClickHouse again, on the same ports, when its process is gone. The loops ride
+// that out: they go on from the positions that are stored.
+func (e *embedded) watch(ctx context.Context) error {
+	if e.clickhouse == nil {
+		<-ctx.Done()
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.clickhouse.Done():
+		}
+		e.a.log.Error("the embedded ClickHouse is gone; starting it again", "error", e.clickhouse.Err())
+		cfg := e.chConfig
+		cfg.TCPPort, cfg.HTTPPort = port(e.clickhouse.Addr()), port(e.clickhouse.HTTPAddr())
+		start, cancel := context.WithTimeout(ctx, time.Minute)
+		again, err := devserver.StartClickHouse(start, cfg)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("the embedded ClickHouse died and does not start again: %w", err)
+		}
+		e.clickhouse = again
+	}
+}
+
+func port(addr string) int {
+	_, p, _ := net.SplitHostPort(addr)
+	n, _ := strconv.Atoi(p) // of an address that a listener gave
+	return n
+}
+
+// close stops the engines and frees the directory. The roles must have ended.
+func (e *embedded) close() error {
+	var errs []error
+	if e.clickhouse != nil {
+		errs = append(errs, e.clickhouse.Close())
+	}
+	if e.nats != nil {
+		errs = append(errs, e.nats.Close())
+	}
+	return errors.Join(append(errs, e.lock.Close())...)
+}

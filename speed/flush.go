@@ -1,0 +1,164 @@
+package speed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"golang.org/x/sync/errgroup"
+
+	"watershed/schemas"
+)
+
+// saveEvery is how often the positions of plans without new states are stored.
+const saveEvery = time.Second
+
+// A flush is the states of a lane's plans on their way into ClickHouse.
+type flush struct {
+	mark  schemas.Mark
+	parts []flushPart
+	idle  []*planState // nothing folded since their last flush
+	began time.Time
+	done  chan struct{} // closed when err and refused are set
+	err   error
+}
+
+type flushPart struct {
+	plan    *planState
+	states  arrow.Record
+	refused error // ClickHouse's word that it did not take the states
+}
+
+// A refusedError says that ClickHouse definitely did not take a plan's states.
+type refusedError struct {
+	plan  *planState
+	cause error
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("view %s: ClickHouse refused its states: %v", e.plan.plan.Name(), e.cause)
+}
+func (e *refusedError) Unwrap() error { return e.cause }
+
+// flush hands what is folded to an insert in the background, and folding goes on. One flush
+// is under way at a time: the one before must have committed, so that no plan's position can
+// pass states that are not in.
+func (l *lane) flush(ctx, outer context.Context) error {
+	refused, err := l.land()
+	if err != nil {
+		return err
+	}
+	for _, p := range refused {
+		if l.alone {
+			return p
+		}
+		l.remove(p.plan)
+		l.s.detach(ctx, outer, p.plan, p.cause)
+	}
+	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, began: time.Now(), done: make(chan struct{})}
+	due := time.Since(l.savedAt) >= saveEvery
+	for _, p := range l.plans {
+		switch {
+		case p.fold.Groups() > 0:
+			f.parts = append(f.parts, flushPart{plan: p, states: p.fold.Flush()})
+		case due && p.mark.Position.Seq < l.read.Seq:
+			f.idle = append(f.idle, p)
+		}
+	}
+	if len(f.parts) == 0 && len(f.idle) == 0 {
+		return nil
+	}
+	if len(f.idle) > 0 {
+		l.savedAt = time.Now()
+	}
+	l.inflight = f
+	go func() { // joined by land, or by run when the lane ends
+		defer close(f.done)
+		f.err = f.insert(ctx, l.s)
+	}()
+	return nil
+}
+
+// insert writes the flush.
+//
+// Each part commits by itself, with its position: if we stop between two, the next start
+// reads back different positions for different plans, and folds for each what it lacks.
+func (f *flush) insert(ctx context.Context, s *session) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i := range f.parts {
+		part := &f.parts[i]
+		g.Go(func() error {
+			defer part.states.Release()
+			err := s.w.sink.InsertSpeed(ctx, part.plan.plan, s.term, f.mark, part.states)
+			var r interface{ Refused() bool }
+			if errors.As(err, &r) && r.Refused() {
+				part.refused = err
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("view %s: %w", part.plan.plan.Name(), err)
+			}
+			s.w.stats.states.Add(uint64(part.states.NumRows()))
+			return nil
+		})
+	}
+	if len(f.idle) > 0 {
+		marks := make(map[string]schemas.Mark, len(f.idle))
+		for _, p := range f.idle {
+			marks[p.plan.Hash] = f.mark
+		}
+		g.Go(func() error { return s.w.sink.SavePositions(ctx, s.term, marks) })
+	}
+	return g.Wait()
+}
+
+// land waits for the flush under way and takes its positions over. It returns the plans that
+// ClickHouse refused.
+func (l *lane) land() ([]*refusedError, error) {
+	f := l.inflight
+	if f == nil {
+		return nil, nil
+	}
+	<-f.done
+	l.inflight = nil
+	if f.err != nil {
+		return nil, l.s.failure(f.err)
+	}
+	l.took = time.Since(f.began)
+	var refused []*refusedError
+	for _, part := range f.parts {
+		if part.refused != nil {
+			refused = append(refused, &refusedError{part.plan, part.refused})
+			continue
+		}
+		part.plan.mark = f.mark
+	}
+	for _, p := range f.idle {
+		p.mark = f.mark
+	}
+	l.s.w.stats.flushed(f)
+	return refused, nil
+}
+
+// flushAll flushes everything folded and waits until it is in.
+func (l *lane) flushAll(ctx, outer context.Context) error {
+	l.savedAt = time.Time{} // also the positions of plans without states
+	for more := true; more; more = l.inflight != nil {
+		if err := l.flush(ctx, outer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *lane) remove(p *planState) {
+	for i, q := range l.plans {
+		if q == p {
+			l.plans = append(l.plans[:i:i], l.plans[i+1:]...)
+			return
+		}
+	}
+}

@@ -1,0 +1,173 @@
+// Package speed is the always-on layer: it folds the log into the states of every plan and
+// keeps ClickHouse within a flush interval of the log's end.
+//
+// What holds at any moment, and after any stop:
+//
+//   - A flush is one insert of one block into one partition per plan, and carries the log
+//     position it reaches. States and position commit together, so what is read back after a
+//     restart is exactly where to go on.
+//   - A flush ends at a cut. No stored state holds events of two epochs.
+//   - Only the newest term writes: an insert of an older one is refused by the table it goes
+//     to. An insert whose outcome is unknown ends our own term: we take a new one, so that
+//     the insert can no longer land, and read back what did.
+//   - A plan that ClickHouse refuses, or that is far behind, reads the log in a lane of its
+//     own until it has caught up. It holds up neither the log nor the other plans.
+package speed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/cenkalti/backoff/v5"
+
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// Role names the speed layer's terms.
+const Role = "speed"
+
+// A Source reads the log on from a position.
+type Source interface {
+	// Next waits for the next chunk. What it returned before stays valid.
+	Next(ctx context.Context) (*schemas.Chunk, error)
+	Close()
+}
+
+// Log is what the worker needs of the log.
+type Log interface {
+	// Chunks reads on after a position, and fails if the log does not hold that position
+	// any more, or another message at it.
+	Chunks(ctx context.Context, after schemas.Position) (Source, error)
+	// Before returns the last position whose message is older than t; the zero position if
+	// there is none.
+	Before(ctx context.Context, t time.Time) (schemas.Position, error)
+	// At returns the position and the log timestamp of the message with that sequence.
+	At(ctx context.Context, seq uint64) (schemas.Position, time.Time, error)
+	LastCut(ctx context.Context) (schemas.Cut, bool, error)
+	Cut(ctx context.Context, number uint64) (schemas.Cut, error)
+	// Next returns a number above floor that was never returned for the counter.
+	Next(ctx context.Context, counter string, floor uint64) (uint64, error)
+}
+
+// Sink is where states go.
+type Sink interface {
+	// EnsurePlans makes the tables of plans. Fresh plans are covered by the empty build.
+	EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) error
+	// PublishViews points the merged views at the plans.
+	PublishViews(ctx context.Context, plans []*view.Plan) error
+	// Term is the newest term of a role.
+	Term(ctx context.Context, role string) (uint64, error)
+	// TakeOver makes term the role's newest, and ends what older ones have running.
+	TakeOver(ctx context.Context, role string, term uint64) error
+	// Positions says how far each plan's stored states reach; a plan that never started is absent.
+	Positions(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error)
+	// SavePositions advances plans that have nothing unflushed, in one insert.
+	SavePositions(ctx context.Context, term uint64, marks map[string]schemas.Mark) error
+	// InsertSpeed commits states together with the position that they reach.
+	InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error
+}
+
+// Config of a worker. The zero value of a setting is its default.
+type Config struct {
+	FlushEvery  time.Duration // how long states wait for their flush: 100 ms
+	FlushRows   int           // groups over all plans that make a flush at once: 500,000
+	Horizon     time.Duration // stretch of log in which duplicates are found: 15 minutes
+	HorizonRows int           // events remembered for that at most: 4,000,000 (32 to 85 bytes each)
+	Logger      *slog.Logger  // default: slog.Default()
+}
+
+func (c *Config) defaults() {
+	if c.FlushEvery == 0 {
+		c.FlushEvery = 100 * time.Millisecond
+	}
+	if c.FlushRows == 0 {
+		c.FlushRows = 500_000
+	}
+	if c.Horizon == 0 {
+		c.Horizon = 15 * time.Minute
+	}
+	if c.HorizonRows == 0 {
+		c.HorizonRows = 4_000_000
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// A Worker runs the speed layer.
+type Worker struct {
+	cfg   Config
+	log   Log
+	sink  Sink
+	stats counters
+}
+
+// New returns a worker that folds log into sink.
+func New(log Log, sink Sink, cfg Config) *Worker {
+	cfg.defaults()
+	return &Worker{cfg: cfg, log: log, sink: sink}
+}
+
+// FencedError says that another worker took over.
+type FencedError struct{ Term uint64 }
+
+func (e *FencedError) Error() string {
+	return fmt.Sprintf("another speed worker took over from this one (term %d): stop one of the two", e.Term)
+}
+
+// Run folds until ctx ends, then flushes once more and returns nil. It rides out a log or a
+// ClickHouse that is away for a time; it returns an error when going on would be wrong: the
+// log is not the one that the stored positions belong to, or another worker took over.
+func (w *Worker) Run(ctx context.Context) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	for {
+		began := time.Now()
+		err := w.session(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if errors.Is(err, context.Canceled) {
+				err = nil
+			}
+			return err
+		case isPermanent(err):
+			return err
+		}
+		if time.Since(began) > pause.MaxInterval {
+			pause.Reset()
+		}
+		wait := pause.NextBackOff()
+		w.stats.restarts.Add(1)
+		w.cfg.Logger.Warn("speed: starting over from the stored positions", "error", err, "in", wait.Round(time.Millisecond))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// isPermanent reports whether starting over cannot help: the error says so itself.
+func isPermanent(err error) bool {
+	var fenced *FencedError
+	var changed interface{ LogChanged() bool }
+	return errors.As(err, &fenced) || errors.As(err, &changed) && changed.LogChanged()
+}
+
+// session is one term of the worker: take over, read the positions back, fold until an error.
+func (w *Worker) session(ctx context.Context) error {
+	s := &session{w: w, apart: make(map[string]bool)}
+	if err := s.takeOver(ctx); err != nil {
+		return err
+	}
+	lanes, err := s.resume(ctx)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	return s.run(ctx, lanes)
+}

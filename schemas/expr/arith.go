@@ -40,12 +40,13 @@ func (c *compiler) arithmetic(e ast.Expr, op string, args []*node) *node {
 	}[op], a, b)
 }
 
-// intDivision divides and takes remainders. By a constant other than 0 and -1 it cannot err.
+// intDivision divides and takes remainders. By most constants it cannot err.
 func (c *compiler) intDivision(e ast.Expr, op string, a, b *node) *node {
 	if b.con != nil && b.con.Ints[0] == 0 {
 		return c.fail(e, "division by zero: the value is always null", "")
 	}
-	safe := b.con != nil && b.con.Ints[0] != -1
+	// ClickHouse refuses a constant divisor of MIN; in Int128 it is an ordinary number.
+	safe := b.con != nil && b.con.Ints[0] != -1 && b.con.Ints[0] != math.MinInt64
 	if op == operators.Modulo {
 		if safe {
 			return strict(schemas.Int64, false, "toInt64("+a.sql+" % "+b.sql+")", modInt, a, b)

@@ -131,6 +131,9 @@ func (c *compiler) fold(e ast.Expr, n *node) *node {
 		return c.fail(e, n.key+" is always null: it overflows, divides by zero or is not finite", "")
 	}
 	v.Kind, v.Valid = n.typ.Kind, nil
+	if v.Dict != nil { // a constant's dictionary has one entry
+		v.Codes, v.Dict = []int32{0}, &column.Dict{Strings: []string{v.Dict.Strings[v.Codes[0]]}}
+	}
 	out := constant(n.typ, v)
 	out.key = n.key
 	return out

@@ -105,6 +105,7 @@ var types = []schemas.Type{
 func TestStatesFinishAsClickHousesOwn(t *testing.T) {
 	for _, typ := range types {
 		t.Run(typ.String(), func(t *testing.T) {
+			t.Parallel()
 			db, fs := database(t), measures(t, typ)
 			tables(t, db, typ, fs)
 			rapid.Check(t, func(r *rapid.T) {
@@ -144,6 +145,7 @@ func check(r rapid.TB, db *aggtest.DB, typ schemas.Type, fs []named, n int, valu
 	}
 	must(db.Exec("TRUNCATE TABLE states"))
 	must(db.Exec("TRUNCATE TABLE raw"))
+	var recs []arrow.Record
 	for part := int32(0); part <= 2; part++ {
 		sel, of := []int32{}, []int32{}
 		for i := range values {
@@ -156,11 +158,12 @@ func check(r rapid.TB, db *aggtest.DB, typ schemas.Type, fs []named, n int, valu
 			for _, i := range sel {
 				own = append(own, values[i])
 			}
-			must(db.Insert("states", record(fs, typ, of, nil, own, false, n, part)))
+			recs = append(recs, record(fs, typ, of, nil, own, false, n, part))
 			continue
 		}
-		must(db.Insert("states", record(fs, typ, of, sel, values, part == 0, n, part)))
+		recs = append(recs, record(fs, typ, of, sel, values, part == 0, n, part))
 	}
+	must(db.Insert("states", recs...))
 	must(db.Insert("raw", raw(typ, values, groups, parts)))
 
 	type form struct{ name, cols, from string }

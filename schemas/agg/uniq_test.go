@@ -77,8 +77,11 @@ func states(groups []int32, n int, fs []agg.Func, vs []column.Vector) arrow.Reco
 	var arrays []arrow.Array
 	for i, f := range fs {
 		acc, c := f.New(), f.Columns(string(rune('a' + i)))[0]
-		acc.Grow(n)
-		acc.Add(groups, nil, vs[i])
+		for range 2 { // the second life in the memory of the first
+			acc.Reset()
+			acc.Grow(n)
+			acc.Add(groups, nil, vs[i])
+		}
 		b := array.NewBuilder(memory.DefaultAllocator, c.Arrow)
 		acc.Append(order, []array.Builder{b})
 		fields = append(fields, arrow.Field{Name: c.Name, Type: c.Arrow})

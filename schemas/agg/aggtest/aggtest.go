@@ -88,13 +88,14 @@ func (db *DB) Table(name string, columns []string) error {
 	return db.Exec("CREATE OR REPLACE TABLE " + name + " (" + strings.Join(columns, ", ") + ") ENGINE = Memory")
 }
 
-// Insert appends a record to a table with columns of the same names.
-func (db *DB) Insert(table string, rec arrow.Record) error {
-	rec = db.decimals(table, rec)
+// Insert appends records of one schema to a table with columns of the same names.
+func (db *DB) Insert(table string, recs ...arrow.Record) error {
 	var b bytes.Buffer
-	w := ipc.NewWriter(&b, ipc.WithSchema(rec.Schema()))
-	if err := w.Write(rec); err != nil {
-		return err
+	w := ipc.NewWriter(&b, ipc.WithSchema(db.decimals(table, recs[0]).Schema()))
+	for _, rec := range recs {
+		if err := w.Write(db.decimals(table, rec)); err != nil {
+			return err
+		}
 	}
 	if err := w.Close(); err != nil {
 		return err

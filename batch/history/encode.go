@@ -173,17 +173,18 @@ func (c *columnWriter) fillStrings(vals []parquet.Value, s span, a *array.String
 
 // fillDictionary makes each entry's value once, and counts it once into the statistics.
 func (c *columnWriter) fillDictionary(vals []parquet.Value, s span, a *array.Dictionary) error {
-	codes, ok1 := a.Indices().(*array.Int32)
-	strings, ok2 := a.Dictionary().(*array.String)
-	if !ok1 || !ok2 {
+	codes, ok := a.Indices().(*array.Int32)
+	data, _ := a.Data().Dictionary().(*array.Data)
+	if !ok || data == nil || data.DataType().ID() != arrow.STRING {
 		return fmt.Errorf("%s: %w", a.DataType(), errColumnType)
 	}
-	if data := a.Data().Dictionary(); c.dict != data {
-		c.dict = data
-		c.entries = make([]parquet.Value, strings.Len())
-		c.seen = make([]bool, strings.Len())
+	// (Not a.Dictionary(): it is made on the first call, and other writers may hold the same record.)
+	if c.dict != data {
+		c.dict, c.strings = data, array.NewStringData(data)
+		c.entries = make([]parquet.Value, c.strings.Len())
+		c.seen = make([]bool, c.strings.Len())
 		for k := range c.entries {
-			c.entries[k] = stringValue(strings.Value(k))
+			c.entries[k] = stringValue(c.strings.Value(k))
 		}
 	}
 	at := codes.Int32Values()
@@ -195,7 +196,7 @@ func (c *columnWriter) fillDictionary(vals []parquet.Value, s span, a *array.Dic
 		vals[i] = c.entries[k]
 		if !c.seen[k] {
 			c.seen[k] = true
-			c.stats.text(strings.Value(int(k)))
+			c.stats.text(c.strings.Value(int(k)))
 		}
 	}
 	return nil

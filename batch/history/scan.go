@@ -22,7 +22,7 @@ import (
 //
 // A string column comes as a dictionary with int32 indexes where it is stored so, and then its
 // dictionary is one object for all records of a row group; else as plain strings. The records' memory
-// is immutable and never used again: they may be kept. An error of fn ends the scan and is returned.
+// is immutable and never used again: they may be kept, and read by several goroutines. An error of fn ends the scan and is returned.
 // A file that is damaged, or not what history writes, is a *CorruptError.
 func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arrow.Record) error) error {
 	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
@@ -238,8 +238,12 @@ func (c *scanColumn) load() error {
 func (c *scanColumn) take(n int) arrow.Array {
 	from := c.at
 	c.at += n
-	if from == 0 && n == c.page.Len() {
-		return c.page
+	arr := c.page
+	if from > 0 || n < c.page.Len() {
+		arr = array.NewSlice(c.page, int64(from), int64(from+n))
 	}
-	return array.NewSlice(c.page, int64(from), int64(from+n))
+	if d, ok := arr.(*array.Dictionary); ok {
+		d.Dictionary() // makes it, so that whoever reads the record changes nothing in it
+	}
+	return arr
 }

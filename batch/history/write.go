@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/google/uuid"
 	"github.com/parquet-go/parquet-go"
 
@@ -44,9 +45,10 @@ type columnWriter struct {
 	stats    columnStats
 
 	values  []parquet.Value
-	nulls   []bool          // of the values; empty: none is null
-	fixed   []byte          // backs values of fixed length
-	dict    arrow.ArrayData // the dictionary that the following belong to
+	nulls   []bool      // of the values; empty: none is null
+	fixed   []byte      // backs values of fixed length
+	dict    *array.Data // the dictionary that the following belong to
+	strings *array.String
 	entries []parquet.Value
 	seen    []bool // which entries are in the statistics
 }

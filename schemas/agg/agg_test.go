@@ -181,8 +181,7 @@ func check(r rapid.TB, db *aggtest.DB, typ schemas.Type, fs []named, n int, valu
 		for i, sql := range f.MergeSQL(cols) {
 			merge = append(merge, sql+" AS "+cols[i])
 		}
-		finish = append(finish, f.FinishSQL(cols), "toTypeName("+f.FinishSQL(cols)+")")
-		straight = append(straight, f.RawSQL("x", true), "toTypeName("+f.RawSQL("x", true)+")")
+		finish, straight = append(finish, f.FinishSQL(cols)), append(straight, f.RawSQL("x", true))
 	}
 	castStates := "(SELECT g, part, " + strings.Join(cast, ", ") + " FROM states)"
 	rawStates := "(SELECT g, part, " + strings.Join(state, ", ") + " FROM raw GROUP BY g, part)"
@@ -213,13 +212,44 @@ func check(r rapid.TB, db *aggtest.DB, typ schemas.Type, fs []named, n int, valu
 			if !ok {
 				r.Fatalf("%s: group %s is missing", f.name, w[0])
 			}
-			for i := 1; i < len(w); i += 2 {
-				m := fs[i/2]
-				if g[i+1] != m.ResultType() || w[i+1] != m.ResultType() {
-					r.Fatalf("%s: %s has type %s, straight %s; want %s", f.name, m.name, g[i+1], w[i+1], m.ResultType())
-				}
+			for i, m := range fs {
+				i++ // the group is first
 				if !same(m.Name(), typ, w[i], g[i], values) {
 					r.Fatalf("%s: %s(%s) of group %s is %s; want %s", f.name, m.name, typ, w[0], g[i], w[i])
+				}
+			}
+		}
+	}
+}
+
+// Every form has the type that the measure says, of nullable arguments and of others.
+func TestResultTypes(t *testing.T) {
+	db := database(t)
+	for _, typ := range types {
+		for _, nullable := range []bool{false, true} {
+			x, sql := typ.ClickHouse(), ""
+			if nullable {
+				x = "Nullable(" + x + ")"
+			}
+			var want []string
+			for _, f := range measures(t, typ) {
+				state := f.StateSQL("x", nullable)
+				for i, c := range f.Columns(f.name) {
+					typ := c.ClickHouse
+					if c.Staged() != "String" {
+						typ = c.Staged() // without its SimpleAggregateFunction
+					}
+					sql, want = sql+", toTypeName("+state[i]+")", append(want, typ)
+				}
+				sql, want = sql+", toTypeName("+f.RawSQL("x", nullable)+")", append(want, f.ResultType())
+			}
+			rows, err := db.Rows("SELECT " + strings.TrimPrefix(sql, ", ") + " FROM (SELECT defaultValueOfTypeName('" + strings.ReplaceAll(x, "'", `\'`) + "') AS x)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, got := range rows[0] {
+				if got != want[i] {
+					t.Errorf("%s: got type %s; want %s", x, got, want[i])
 				}
 			}
 		}

@@ -98,15 +98,16 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 		return 0, err
 	}
 	// A slice id is never used for two plans, so that plans need not be told apart.
-	kept, err := rows[struct {
-		Slice uint64 `ch:"slice"`
-	}](ctx, db.client, fmt.Sprintf("SELECT DISTINCT slice FROM %s WHERE (plan, slice) NOT IN (SELECT plan, slice FROM %s)", db.name("slices"), db.name("condemned")))
+	known, err := rows[struct {
+		Slice     uint64 `ch:"slice"`
+		Condemned uint8  `ch:"condemned"`
+	}](ctx, db.client, fmt.Sprintf("SELECT slice, max(gone) AS condemned FROM (SELECT slice, 0 AS gone FROM %s UNION ALL SELECT slice, 1 AS gone FROM %s) GROUP BY slice", db.name("slices"), db.name("condemned")))
 	if err != nil {
 		return 0, err
 	}
-	keep := make(map[uint64]bool, len(kept))
-	for _, k := range kept {
-		keep[k.Slice] = true
+	condemned := make(map[uint64]bool, len(known))
+	for _, k := range known {
+		condemned[k.Slice] = k.Condemned == 1
 	}
 	drops := make(map[string][]string)
 	count := 0
@@ -116,7 +117,10 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 			return 0, fmt.Errorf("partition %s of %s: %w", p.Value, p.Table, err)
 		}
 		// What this term inserted and did not register may still be looked at by its holder.
-		gone := !keep[number] && number < term<<slicesPerTerm
+		gone, registered := condemned[number]
+		if !registered {
+			gone = number < term<<sliceBits
+		}
 		if strings.HasSuffix(p.Table, "__speed") {
 			gone = number < oldest
 		}
@@ -135,5 +139,5 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 	return count, nil
 }
 
-// slicesPerTerm is how many low bits of a slice id number the slices of one batch term.
-const slicesPerTerm = 24
+// sliceBits is how many low bits of a slice id number the slices of one batch term.
+const sliceBits = 24

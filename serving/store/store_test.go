@@ -199,13 +199,16 @@ func states(t testing.TB, p *view.Plan, events []event) arrow.Record {
 		b.Field(2).(*array.BooleanBuilder).Append(k.ok)
 	}
 	at := 3
-	for i, m := range measures() {
-		c := p.Measures[i].Func.New()
+	inputs := make(map[string]measure)
+	for _, m := range measures() {
+		inputs[m.name] = m
+	}
+	for _, m := range p.Measures {
+		c := m.Func.New()
 		c.Grow(len(keys))
-		c.Add(groups, nil, vector(m, events))
-		n := len(p.Measures[i].Columns)
-		c.Append(order, b.Fields()[at:at+n])
-		at += n
+		c.Add(groups, nil, vector(inputs[m.Name], events))
+		c.Append(order, b.Fields()[at:at+len(m.Columns)])
+		at += len(m.Columns)
 	}
 	return b.NewRecord()
 }

@@ -305,3 +305,15 @@ func (w *world) sql(t testing.TB, sql, query string) response {
 	t.Helper()
 	return w.do(t, w.request(t, http.MethodPost, "/v1/sql?"+query, "text/plain", sql))
 }
+
+// publish brings the log so many messages and returns the last sequence.
+func (w *world) publish(t testing.TB, n int) (last uint64) {
+	t.Helper()
+	for i := range n {
+		var err error
+		if last, err = w.log.Publish(t.Context(), "departure", []byte(`{}`), fmt.Sprint("m", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return last
+}

@@ -119,15 +119,62 @@ func endJSON(dst []byte, n uint64, stats Stats, saw saw) []byte {
 }
 
 func beginCSV(dst []byte, columns []Column) []byte {
-	for i, c := range columns {
-		if i > 0 {
-			dst = append(dst, ',')
+	first := true
+	for _, c := range columns {
+		for _, name := range csvNames(c.Name, c.Type) {
+			if !first {
+				dst = append(dst, ',')
+			}
+			first = false
+			dst = append(dst, '"')
+			dst = append(dst, strings.ReplaceAll(name, `"`, `""`)...)
+			dst = append(dst, '"')
 		}
-		dst = append(dst, '"')
-		dst = append(dst, strings.ReplaceAll(c.Name, `"`, `""`)...)
-		dst = append(dst, '"')
 	}
 	return append(dst, '\n')
+}
+
+// csvNames are a column's names in CSV, where a tuple is as many columns as it has elements: x.1, or x.name if
+// they have names.
+func csvNames(name, typ string) []string {
+	inner, ok := strings.CutPrefix(typ, "Tuple(")
+	if !ok {
+		return []string{name}
+	}
+	var names []string
+	for i, element := range cutType(strings.TrimSuffix(inner, ")"), ',') {
+		label, rest := strconv.Itoa(i+1), strings.TrimSpace(element)
+		if parts := cutType(rest, ' '); len(parts) > 1 {
+			label, rest = strings.Trim(parts[0], "`"), rest[len(parts[0])+1:]
+		}
+		names = append(names, csvNames(name+"."+label, rest)...)
+	}
+	return names
+}
+
+// cutType cuts the text of a type at separators outside parentheses and quotes.
+func cutType(s string, separator byte) (parts []string) {
+	depth, start := 0, 0
+	var quote byte
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quote != 0:
+			if c == '\\' {
+				i++
+			} else if c == quote {
+				quote = 0
+			}
+		case c == '\'' || c == '`':
+			quote = c
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == separator && depth == 0:
+			parts, start = append(parts, s[start:i]), i+1
+		}
+	}
+	return append(parts, s[start:])
 }
 
 func rowCSV(dst []byte, columns []Column, rows Rows, _ uint64) []byte {

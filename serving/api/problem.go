@@ -159,7 +159,7 @@ func problemOf(ctx context.Context, err error) *Problem {
 		return p
 	}
 	var server ServerError
-	if errors.As(err, &server) {
+	if errors.As(err, &server) && server.Code() != 0 {
 		return problemOfServer(server)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {

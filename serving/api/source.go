@@ -57,7 +57,7 @@ type Stats struct {
 // A ServerError is an error that came from ClickHouse itself. It is found by errors.As.
 type ServerError interface {
 	error
-	Code() int       // ClickHouse's number of it
+	Code() int       // ClickHouse's number of it; 0: it did not answer, or not so that it was understood
 	Message() string // its text, without code and stack
 }
 

@@ -15,6 +15,8 @@ func statements() []string {
 		"SELECT 1 AS x",
 		"SELECT number, toString(number) AS text FROM numbers(3)",
 		"SELECT number FROM numbers(0)",
+		"SELECT tuple(3) AS one, (1, 'x') AS two",
+		"SELECT CAST((1, 'x'), 'Tuple(a UInt8, b String)') AS named",
 		`SELECT 'a"b\'c\\d/e\n\t' AS "quo""ted/name", NULL AS n, [1, 2] AS list, (1, 'x') AS pair, map('k', 1) AS m`,
 		"SELECT toUInt64(18446744073709551615) AS big, toInt128('-170141183460469231731687303715884105728') AS bigger, 0.1 AS f, inf AS i, nan AS nothing, toDecimal64(1.5, 4) AS d",
 		"SELECT toDateTime64('2001-06-01 12:00:00.123456', 6, 'UTC') AS t, toDate32('1950-01-02') AS day, true AS yes, toUUID('61f0c404-5cb3-11e7-907b-a6006ad3dba0') AS id",

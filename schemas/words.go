@@ -29,14 +29,15 @@ type Cut struct {
 // A Chunk is a contiguous run of the log, decoded. Its rows stand in log order. It never
 // continues past a cut: the cut, if there is one, is its last message.
 type Chunk struct {
-	Epoch    uint64                  // the epoch that the chunk's events lie in
-	After    Position                // of the message before the chunk's first
-	Last     Position                // of the chunk's last message
-	LastTime time.Time               // the log's timestamp of the last message
-	Records  map[string]arrow.Record // events by type, columns as in Event.ArrowSchema; absent when there are none
-	Rejects  []Reject                // what did not fit, in log order
-	Cut      *Cut                    // set if the last message is a cut
-	Caught   bool                    // no further message was in the log when this chunk was read
+	Epoch     uint64                  // the epoch that the chunk's events lie in
+	After     Position                // of the message before the chunk's first
+	Last      Position                // of the chunk's last message
+	LastTime  time.Time               // the log's timestamp of the last message
+	Records   map[string]arrow.Record // events by type, columns as in Event.ArrowSchema; absent when there are none
+	Rejects   []Reject                // what did not fit, in log order
+	Cut       *Cut                    // set if the last message is a cut
+	BeforeCut Position                // then: of the message before it, where the epoch's events end
+	Caught    bool                    // no further message was in the log when this chunk was read
 }
 
 // A Reject is an event, or a whole message, that does not fit its schema.

@@ -160,7 +160,12 @@ func (l *lane) takeLocked(ctx, outer context.Context, c *schemas.Chunk) error {
 	l.epoch, l.read = c.Epoch, c.Last
 	l.s.w.stats.chunk(c)
 	if c.Cut != nil {
-		return l.boundary(ctx, outer, c.Cut)
+		// What is flushed now must not claim the cut: a restart has to meet it again until its
+		// boundary is stored.
+		l.read = c.BeforeCut
+		err := l.boundary(ctx, outer, c.Cut)
+		l.read = c.Last
+		return err
 	}
 	groups := 0
 	for _, p := range l.plans {

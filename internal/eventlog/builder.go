@@ -26,7 +26,8 @@ type builder struct {
 	bytes    int
 	rows     int
 	rejects  []schemas.Reject
-	ended    *schemas.Cut // the cut that is the chunk's last message
+	ended    *schemas.Cut     // the cut that is the chunk's last message
+	before   schemas.Position // of the message before that cut
 	caught   bool
 }
 
@@ -81,7 +82,7 @@ func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if err := b.follows(cut); err != nil {
 			return err
 		}
-		b.ended = cut
+		b.ended, b.before = cut, b.position()
 	} else {
 		return &badMessageError{fmt.Errorf("message %d has the unknown subject %s", meta.Sequence.Stream, subject)}
 	}
@@ -144,7 +145,7 @@ func (b *builder) newDecoder(eventType string) *decode.Decoder {
 func (b *builder) take() *schemas.Chunk {
 	chunk := &schemas.Chunk{
 		Epoch: b.epoch, After: b.after, Last: b.position(), LastTime: b.last.at, Records: make(map[string]arrow.Record),
-		Rejects: b.rejects, Cut: b.ended, Caught: b.caught,
+		Rejects: b.rejects, Cut: b.ended, BeforeCut: b.before, Caught: b.caught,
 	}
 	for eventType, d := range b.decoders {
 		if d.Rows() > 0 {
@@ -152,7 +153,7 @@ func (b *builder) take() *schemas.Chunk {
 		}
 	}
 	if b.ended != nil {
-		b.cut, b.epoch, b.ended = b.ended, b.ended.Number, nil
+		b.cut, b.epoch, b.ended, b.before = b.ended, b.ended.Number, nil, schemas.Position{}
 		clear(b.decoders)
 	}
 	b.after, b.last.payload = chunk.Last, nil

@@ -88,6 +88,22 @@ func (p Place) Before(q Place) bool {
 	}
 }
 
+// Places appends where a block's rows stand to dst. The block must have _seq and _row.
+func Places(dst []Place, b *column.Block, source uint32) ([]Place, error) {
+	seqs, err := b.Field(schemas.SeqColumn)
+	if err != nil {
+		return dst, err
+	}
+	rows, err := b.Field(schemas.RowColumn)
+	if err != nil {
+		return dst, err
+	}
+	for i, seq := range seqs.Ints {
+		dst = append(dst, Place{Seq: seq, Row: int32(rows.Ints[i]), Source: source})
+	}
+	return dst, nil
+}
+
 // A Table remembers for each fingerprint the first place where it was seen. It is an open
 // addressing table of 32 bytes an entry, three eighths to three quarters full.
 type Table struct {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
@@ -200,4 +201,33 @@ func TestUncoveredPlanThrows(t *testing.T) {
 	if want := "ClickHouse: view late: its definition is newer than the live build; run a batch (code 395)"; err == nil || err.Error() != want {
 		t.Errorf("got %v; want %s", err, want)
 	}
+}
+
+// What an older term has running is ended before the takeover returns; other roles' is not.
+func TestTakeOverEndsOlderWrites(t *testing.T) {
+	c := devtest.SharedClickHouse(t)
+	db, conn := open(t), admin(t, c)
+	ctx := t.Context()
+	var running errgroup.Group
+	prefix := "watershed/" + database(t) + "/"
+	for _, id := range []string{prefix + "speed/3/old", prefix + "speed/12/own", prefix + "batch/3/other"} {
+		running.Go(func() error {
+			err := conn.Exec(clickhouse.Context(ctx, clickhouse.WithQueryID(id)), "SELECT count() FROM numbers(10000000000000) WHERE sipHash64(number) = 1")
+			if err == nil {
+				return fmt.Errorf("query %s ended by itself", id)
+			}
+			return nil
+		})
+	}
+	list := func() []string {
+		return ask(t, conn, "SELECT query_id FROM system.processes WHERE startsWith(query_id, '"+prefix+"') ORDER BY query_id")
+	}
+	for len(list()) < 3 { // until all three run
+	}
+	check(t, db.TakeOver(ctx, store.RoleSpeed, 12))
+	if got, want := list(), []string{prefix + "batch/3/other", prefix + "speed/12/own"}; !cmp.Equal(got, want) {
+		t.Errorf("running afterwards: %v; want %v", got, want)
+	}
+	check(t, conn.Exec(ctx, "KILL QUERY WHERE startsWith(query_id, '"+prefix+"') SYNC"))
+	check(t, running.Wait())
 }

@@ -95,6 +95,7 @@ type answer struct {
 // answer runs a query and encodes the beginning of its result.
 func (a *api) answer(ctx context.Context, views []View, q Query, f format) (*huma.StreamResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout+overtime)
+	q.Parameters = escaped(q.Parameters)
 	rows, seen, err := a.query(ctx, views, q)
 	if err != nil {
 		err = a.explain(ctx, views, err)
@@ -118,6 +119,16 @@ func (a *api) answer(ctx context.Context, views []View, q Query, f format) (*hum
 			panic(http.ErrAbortHandler)
 		}
 	}}, nil
+}
+
+// escaped are plain texts as ClickHouse reads parameters: with the escapes of TabSeparated.
+func escaped(plain map[string]string) map[string]string {
+	escapes := strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
+	out := make(map[string]string, len(plain))
+	for name, text := range plain {
+		out[name] = escapes.Replace(text)
+	}
+	return out
 }
 
 // fill encodes rows until so many bytes wait or the result has ended.

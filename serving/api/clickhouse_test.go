@@ -93,11 +93,7 @@ func (c clickhouse) must(t testing.TB, sql string) string {
 type storeReader struct{ *store.Reader }
 
 func (r storeReader) Query(ctx context.Context, q api.Query) (api.Rows, error) {
-	params := make(map[string]string, len(q.Parameters))
-	for name, value := range q.Parameters {
-		params[name] = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`).Replace(value)
-	}
-	rows, err := r.Reader.Query(ctx, store.Query{SQL: q.SQL, Params: params, MaxTime: q.Timeout, MaxRows: q.Rows})
+	rows, err := r.Reader.Query(ctx, store.Query{SQL: q.SQL, Params: q.Parameters, MaxTime: q.Timeout, MaxRows: q.Rows})
 	if err != nil {
 		return nil, err
 	}

@@ -199,6 +199,10 @@ func (w *world) serve(t testing.TB, cfg api.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return w.listen(t, h)
+}
+
+func (w *world) listen(t testing.TB, h http.Handler) *world {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	w.url = s.URL

@@ -18,7 +18,7 @@ type Reader interface {
 // A Query is what a Reader runs.
 type Query struct {
 	SQL        string            // one statement, with {name:Type} for each parameter
-	Parameters map[string]string // values as plain text, not quoted or escaped in any way
+	Parameters map[string]string // values in ClickHouse's escaped text, as TabSeparated has them
 	Timeout    time.Duration     // ClickHouse stops the query then
 	Rows       uint64            // ClickHouse refuses a longer result
 }

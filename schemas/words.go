@@ -50,13 +50,24 @@ type Reject struct {
 	Payload []byte    // the original bytes
 }
 
+// A slice's id is the term of the batch that computed it, the number of the parcel that it was
+// inserted in, and its number in there: 32, 20 and 12 bits. Slices of one parcel share a
+// partition of the plan's batch table.
+const (
+	ParcelBits     = 12
+	SliceTermShift = 32
+)
+
+// SliceID returns the id of slice n of a parcel. n is below 1<<ParcelBits.
+func SliceID(term, parcel, n uint64) uint64 { return term<<SliceTermShift | parcel<<ParcelBits | n }
+
 // A Slice is the batch-computed states of one plan over one date of history, in the batch
 // table of the plan under an id that is never used twice.
 type Slice struct {
 	Key        string // hash of the plan and of the content of the files read
 	Plan       string // plan hash
 	Date       int32  // days since 1970-01-01
-	ID         uint64 // the partition in the plan's batch table
+	ID         uint64 // see SliceID
 	Groups     uint64 // rows inserted
 	Events     uint64 // events folded, after the filter
 	Duplicates uint64 // events of the date dropped as duplicates

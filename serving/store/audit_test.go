@@ -30,7 +30,7 @@ func TestAudit(t *testing.T) {
 	ctx := t.Context()
 	check(t, db.TakeOver(ctx, store.RoleBatch, 1))
 	check(t, db.TakeOver(ctx, store.RoleSpeed, 1))
-	next := uint64(1 << 24)
+	next := uint64(1 << 32)
 	slice := func(events []event) uint64 {
 		t.Helper()
 		next++
@@ -150,7 +150,7 @@ func TestPartitionsAndKeysAreUsed(t *testing.T) {
 	check(t, db.TakeOver(ctx, store.RoleSpeed, 1))
 	build := schemas.Build{Number: 2, Cut: 2, Plans: map[string][]schemas.Slice{p.Hash: nil}}
 	for d := range 10 {
-		id := uint64(1<<24 + 1 + d)
+		id := schemas.SliceID(1, uint64(d), 0)
 		check(t, db.InsertSlices(ctx, p, 1, []schemas.SliceStates{{Slice: id, States: states(t, p, some(d, 50))}}))
 		if d < 4 {
 			build.Plans[p.Hash] = append(build.Plans[p.Hash], schemas.Slice{Plan: p.Hash, Date: int32(d), ID: id})

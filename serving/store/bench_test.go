@@ -29,7 +29,7 @@ func BenchmarkInsertSlices(b *testing.B) {
 	for i := range events {
 		events[i] = event{hour: int64(i%groups) * 3_600_000_000, shop: "shop", n: int64(i), x: float64(i%500) + 1, word: fmt.Sprint("w", i%300)}
 	}
-	next := uint64(1 << 24)
+	next := uint64(1 << 32)
 	rows := int64(0)
 	parts := make([][]schemas.SliceStates, len(plans))
 	for i, p := range plans {

@@ -22,7 +22,7 @@
 //
 // A plan, of view V with a hash that begins with H, has
 //
-//	V__H__batch  states of slices   dimensions  AggregatingMergeTree, a partition per slice            no
+//	V__H__batch  states of slices   dimensions  AggregatingMergeTree, a partition per parcel           no
 //	V__H__speed  states of epochs   dimensions  AggregatingMergeTree, a partition per (epoch, shard)   yes
 //
 // and a view has the merged views V (finished values) and V_states (states, to roll up further).

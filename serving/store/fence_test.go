@@ -128,7 +128,7 @@ func TestFlipsAreAtomicForReaders(t *testing.T) {
 		for k, plan := range asPlans(p, q) {
 			var parts []schemas.SliceStates
 			for d := range dates {
-				id := 1<<24 | n<<10 | uint64(k)<<8 | uint64(d)
+				id := 1<<32 | n<<10 | uint64(k)<<8 | uint64(d)
 				parts = append(parts, schemas.SliceStates{Slice: id, States: states(t, plan, some(d, int(n)))})
 				build.Plans[plan.Hash] = append(build.Plans[plan.Hash], schemas.Slice{Key: fmt.Sprint(id), Plan: plan.Hash, Date: int32(d), ID: id})
 			}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"watershed/schemas"
 )
 
 // Garbage drops what an earlier call condemned, and condemns what is no longer kept: kept are
@@ -90,8 +92,8 @@ type part struct {
 	Value string `ch:"partition"`
 }
 
-// dropParts drops condemned slices, the slices of older terms that were never registered, and
-// epochs before the oldest.
+// dropParts drops parcels all of whose slices are condemned, those of older terms that were
+// never registered, and epochs before the oldest.
 func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 	parts, err := rows[part](ctx, db.client, "SELECT DISTINCT table, partition FROM system.parts WHERE active AND database = "+literal(db.database)+" AND (endsWith(table, '__batch') OR endsWith(table, '__speed')) ORDER BY table, partition")
 	if err != nil {
@@ -105,9 +107,11 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	condemned := make(map[uint64]bool, len(known))
+	registered, kept := make(map[uint64]bool), make(map[uint64]bool) // parcels
 	for _, k := range known {
-		condemned[k.Slice] = k.Condemned == 1
+		parcel := k.Slice >> schemas.ParcelBits
+		registered[parcel] = true
+		kept[parcel] = kept[parcel] || k.Condemned == 0
 	}
 	drops := make(map[string][]string)
 	count := 0
@@ -117,9 +121,9 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 			return 0, fmt.Errorf("partition %s of %s: %w", p.Value, p.Table, err)
 		}
 		// What this term inserted and did not register may still be looked at by its holder.
-		gone, registered := condemned[number]
-		if !registered {
-			gone = number < term<<sliceBits
+		gone := number < schemas.SliceID(term, 0, 0)>>schemas.ParcelBits
+		if registered[number] {
+			gone = !kept[number]
 		}
 		if strings.HasSuffix(p.Table, "__speed") {
 			gone = number < oldest
@@ -138,6 +142,3 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 	}
 	return count, nil
 }
-
-// sliceBits is how many low bits of a slice id number the slices of one batch term.
-const sliceBits = 24

@@ -22,15 +22,15 @@ func TestGarbage(t *testing.T) {
 	check(t, db.TakeOver(ctx, store.RoleBatch, term))
 	slice := func(id uint64) schemas.Slice {
 		t.Helper()
-		check(t, db.InsertSlices(ctx, p, term, []schemas.SliceStates{{Slice: id, States: states(t, p, some(int(id&0xff), 5))}}))
-		return schemas.Slice{Key: "k", Plan: p.Hash, Date: int32(id & 0xff), ID: id}
+		check(t, db.InsertSlices(ctx, p, term, []schemas.SliceStates{{Slice: id, States: states(t, p, some(int(label(id)), 5))}}))
+		return schemas.Slice{Key: "k", Plan: p.Hash, Date: int32(label(id)), ID: id}
 	}
-	orphan := slice(1<<24 | 200) // of an older term, never registered
-	own := slice(term<<24 | 201) // of this term, not registered yet
-	previous := slice(term << 24)
+	orphan := slice(schemas.SliceID(1, 200, 0)) // of an older term, never registered
+	own := slice(schemas.SliceID(term, 201, 0)) // of this term, not registered yet
+	previous := slice(schemas.SliceID(term, 0, 0))
 	check(t, db.RegisterSlices(ctx, term, []schemas.Slice{previous}))
 	for n := uint64(1); n <= 4; n++ {
-		s := slice(term<<24 | n)
+		s := slice(schemas.SliceID(term, n, 0))
 		check(t, db.RegisterSlices(ctx, term, []schemas.Slice{s}))
 		check(t, db.SaveBuild(ctx, term, schemas.Build{Number: n, Cut: n, Plans: map[string][]schemas.Slice{p.Hash: {previous, s}}}))
 		check(t, db.Flip(ctx, term, schemas.Live{Flip: n, Build: n, Cut: n}))
@@ -41,13 +41,13 @@ func TestGarbage(t *testing.T) {
 		t.Helper()
 		ids := []uint64{orphan.ID, own.ID}
 		for n := uint64(0); n <= 4; n++ {
-			ids = append(ids, term<<24|n)
+			ids = append(ids, schemas.SliceID(term, n, 0))
 		}
 		got, err := db.CountSlices(ctx, p, ids)
 		check(t, err)
 		out := make(map[uint64]bool)
 		for id := range got {
-			out[id&0xff] = true
+			out[label(id)] = true
 		}
 		return out
 	}
@@ -56,7 +56,7 @@ func TestGarbage(t *testing.T) {
 		got, err := db.Slices(ctx, p.Hash)
 		check(t, err)
 		for _, s := range got {
-			ids = append(ids, s.ID&0xff)
+			ids = append(ids, label(s.ID))
 		}
 		return ids
 	}
@@ -94,3 +94,6 @@ func TestGarbage(t *testing.T) {
 		t.Error("flipped to a dropped build")
 	}
 }
+
+// label is the number of a slice's parcel.
+func label(id uint64) uint64 { return id >> schemas.ParcelBits & 0xff }

@@ -130,12 +130,13 @@ func (l *layout) groupBy(prefix string) string {
 	return " GROUP BY " + names(prefix, l.dims)
 }
 
-// orderBy is the tables' key.
-func (l *layout) orderBy() string {
-	if len(l.dims) == 0 {
-		return "ORDER BY tuple()"
+// key is the tables' key: the dimensions, and what comes after them.
+func (l *layout) key(after ...string) string {
+	columns := after
+	if len(l.dims) > 0 {
+		columns = append([]string{names("", l.dims)}, after...)
 	}
-	return "ORDER BY (" + names("", l.dims) + ")"
+	return "tuple(" + strings.Join(columns, ", ") + ")"
 }
 
 // outputs are the dimensions and per measure what f makes of its state columns, which f gets

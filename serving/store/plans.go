@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"watershed/schemas"
 	"watershed/schemas/view"
 )
 
@@ -46,9 +47,10 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 
 // planSQL makes a plan's tables.
 //
-// A batch table has a partition for every slice, so that slices are dropped and skipped as
-// wholes. It is not fsynced: a slice counts only once its row count was checked, and is
-// computed again when it is found short.
+// A batch table has a partition for every parcel of slices that were inserted together: parts
+// are few, and a partition's bounds tell whether a build names any slice of it. The slice ends
+// the key, so that merges keep slices apart. It is not fsynced: a slice counts only once its
+// row count was checked, and is computed again when it is found short.
 //
 // A speed table has a partition for every epoch. Each row carries the log position that its
 // flush reached, and the maximum survives merges: data and position are one commit.
@@ -66,17 +68,17 @@ func (db *DB) planSQL(l *layout) []string {
 	columns := strings.Join(defs, ", ")
 	arriving := strings.Join(append(staged, "_term UInt64"), ", ")
 	output := strings.Join(assembled, ", ")
-	create := func(table, own, partition string, durable bool) string {
-		return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, %s) ENGINE = AggregatingMergeTree PARTITION BY %s %s%s",
-			db.name(table), own, columns, partition, l.orderBy(), settingsClause(nullableKey, db.durability(durable)))
+	create := func(table, own, partition string, order string, durable bool) string {
+		return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, %s) ENGINE = AggregatingMergeTree PARTITION BY %s PRIMARY KEY %s ORDER BY %s%s",
+			db.name(table), own, columns, partition, l.key(), order, settingsClause(nullableKey, db.durability(durable)))
 	}
 	const (
 		batchColumns = "_slice UInt64"
 		speedColumns = "_epoch UInt64, _shard UInt32, _pos SimpleAggregateFunction(max, Tuple(UInt64, UInt64))"
 	)
 	out := []string{
-		create(l.batch(), batchColumns, "_slice", false),
-		create(l.speed(), speedColumns, "(_epoch, _shard)", true),
+		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), false),
+		create(l.speed(), speedColumns, "(_epoch, _shard)", l.key(), true),
 	}
 	out = append(out, db.fenceSQL(l.batch(), l.batch()+"_in", l.batch()+"_fence",
 		batchColumns+", "+arriving, RoleBatch, "_term", "_slice, "+output)...)

@@ -19,13 +19,13 @@ func TestMergedViewEqualsRawAggregation(t *testing.T) {
 	check(t, db.TakeOver(t.Context(), "batch", 1))
 
 	a, b, c := some(1, 300), some(2, 300), some(3, 300)
-	check(t, db.InsertSlices(t.Context(), p, 1, []schemas.SliceStates{{Slice: 1<<24 | 1, States: states(t, p, a)}, {Slice: 1<<24 | 2, States: states(t, p, b)}}))
-	counts, err := db.CountSlices(t.Context(), p, []uint64{1<<24 | 1, 1<<24 | 2, 1<<24 | 3})
+	check(t, db.InsertSlices(t.Context(), p, 1, []schemas.SliceStates{{Slice: 1<<32 | 1, States: states(t, p, a)}, {Slice: 1<<32 | 2, States: states(t, p, b)}}))
+	counts, err := db.CountSlices(t.Context(), p, []uint64{1<<32 | 1, 1<<32 | 2, 1<<32 | 3})
 	check(t, err)
-	if want := (map[uint64]uint64{1<<24 | 1: uint64(states(t, p, a).NumRows()), 1<<24 | 2: uint64(states(t, p, b).NumRows())}); !cmp.Equal(counts, want) {
+	if want := (map[uint64]uint64{1<<32 | 1: uint64(states(t, p, a).NumRows()), 1<<32 | 2: uint64(states(t, p, b).NumRows())}); !cmp.Equal(counts, want) {
 		t.Errorf("counts are %v; want %v", counts, want)
 	}
-	registered := []schemas.Slice{{Key: "k1", Plan: p.Hash, Date: -400, ID: 1<<24 | 1, Groups: 7, Events: 300, Duplicates: 2}, {Key: "k2", Plan: p.Hash, Date: 19000, ID: 1<<24 | 2, Groups: 8, Events: 300}}
+	registered := []schemas.Slice{{Key: "k1", Plan: p.Hash, Date: -400, ID: 1<<32 | 1, Groups: 7, Events: 300, Duplicates: 2}, {Key: "k2", Plan: p.Hash, Date: 19000, ID: 1<<32 | 2, Groups: 8, Events: 300}}
 	check(t, db.RegisterSlices(t.Context(), 1, registered))
 	got, err := db.Slices(t.Context(), p.Hash)
 	check(t, err)

@@ -71,6 +71,8 @@ type Store interface {
 	// Garbage condemns what only builds older than the kept ones name, and drops what was
 	// condemned in an earlier run.
 	Garbage(ctx context.Context, term, keep uint64) (dropped int, err error)
+	// Forget drops the tables and merged views of what neither the plans nor a kept build names.
+	Forget(ctx context.Context, defined []*view.Plan) (dropped int, err error)
 }
 
 // Config of a run. The zero value of a setting is its default.

@@ -65,5 +65,12 @@ func (r *run) garbage(ctx context.Context) error {
 		return fmt.Errorf("build %d is live, but what older ones left was not dropped: %w", r.cut.Number, err)
 	}
 	r.report.Dropped = dropped
+	if !r.report.Flipped {
+		return nil // what is live may show older definitions
+	}
+	if dropped, err = r.store.Forget(ctx, r.plans); err != nil {
+		return fmt.Errorf("build %d is live, but what is no longer defined was not dropped: %w", r.cut.Number, err)
+	}
+	r.report.Dropped += dropped
 	return nil
 }

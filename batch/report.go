@@ -36,7 +36,7 @@ type Report struct {
 
 	Audit   []schemas.Audit `json:"audit"`
 	Rebuilt []schemas.Audit `json:"rebuilt,omitempty"` // rebuilt slices against those before
-	Dropped int             `json:"dropped"`           // partitions dropped as garbage
+	Dropped int             `json:"dropped"`           // partitions, tables and views dropped as garbage
 
 	Seconds struct {
 		Lease     float64 `json:"lease"`

@@ -7,6 +7,9 @@ import (
 	"watershed/schemas/view"
 )
 
+// mergedComment tells merged views from views that others made in the same database.
+const mergedComment = "merged view of Watershed"
+
 // PublishViews points the merged views at the plans: <view> has the finished values,
 // <view>_states the states, which -Merge functions roll up further. A view whose plan the
 // live build does not cover throws.
@@ -24,7 +27,7 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 			l.view:             db.mergedSQL(l, finished),
 			l.view + "_states": db.mergedSQL(l, merged),
 		} {
-			sql = fmt.Sprintf("CREATE OR REPLACE VIEW %s SQL SECURITY INVOKER AS %s", db.name(name), sql)
+			sql = fmt.Sprintf("CREATE OR REPLACE VIEW %s SQL SECURITY INVOKER AS %s COMMENT %s", db.name(name), sql, literal(mergedComment))
 			if err := db.exec(ctx, sql); err != nil {
 				return fmt.Errorf("publish view %s: %w", name, err)
 			}

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"watershed/schemas/view"
+)
+
+// planTable is the name of a table of a plan: view, first digits of the hash, what it is.
+var planTable = regexp.MustCompile(`^(.+)__([0-9a-f]{8})__(batch|speed)(_in|_fence)?$`)
+
+// Forget drops the merged views of views that are no longer defined, and the tables of plans
+// that are neither defined nor in a kept build. Only the holder of the newest batch term may
+// call it, after a flip to a build of the defined plans. It returns how many it dropped.
+//
+// Each drop is whole by itself; what a stop leaves, the next call drops.
+func (db *DB) Forget(ctx context.Context, defined []*view.Plan) (int, error) {
+	dropped, err := db.forget(ctx, defined)
+	return dropped, wrapf(err, "drop what is no longer defined")
+}
+
+func (db *DB) forget(ctx context.Context, defined []*view.Plan) (int, error) {
+	views, plans := make(map[string]bool), make(map[string]bool)
+	for _, p := range defined {
+		l := layoutOf(p)
+		views[l.view], views[l.view+"_states"], plans[p.Hash[:8]] = true, true, true
+	}
+	builds, err := db.Builds(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, b := range builds {
+		for _, hash := range b.Plans {
+			plans[hash[:8]] = true
+		}
+	}
+	got, err := rows[struct {
+		Name    string `ch:"name"`
+		Engine  string `ch:"engine"`
+		Comment string `ch:"comment"`
+	}](ctx, db.client, "SELECT name, engine, comment FROM system.tables WHERE database = "+literal(db.database)+
+		// A fence goes before the tables that it stands between.
+		" ORDER BY endsWith(name, '_fence') DESC, name")
+	if err != nil {
+		return 0, err
+	}
+	dropped := 0
+	for _, t := range got {
+		kind, keep := "TABLE", true
+		if part := planTable.FindStringSubmatch(t.Name); part != nil {
+			keep = plans[part[2]]
+		} else if t.Comment == mergedComment { // views that others made stay
+			keep = views[t.Name]
+		}
+		if keep {
+			continue
+		}
+		if strings.HasSuffix(t.Engine, "View") {
+			kind = "VIEW"
+		}
+		if err := db.exec(ctx, fmt.Sprintf("DROP %s IF EXISTS %s", kind, db.name(t.Name))); err != nil {
+			return dropped, err
+		}
+		dropped++
+	}
+	return dropped, nil
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"watershed/batch"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
 	"watershed/schemas/view"
@@ -83,6 +84,9 @@ func (a *app) ensureCut(ctx context.Context, log *eventlog.Log) error {
 			a.log.Warn("the definitions on disk are not those of the log; run `watershed batch` to take them over", "directory", from, "cut", last.Number)
 		}
 		return nil
+	}
+	if err := batch.CheckHistory(ctx, a.cfg.History, set); err != nil {
+		return err
 	}
 	cut, err := log.PublishCut(ctx, *set, schemas.Set{})
 	if errors.Is(err, eventlog.ErrCutTaken) {

@@ -79,6 +79,7 @@ type demo struct {
 	e        *engines
 	source   string // the flights' Parquet file
 	endpoint string
+	json     bool // standard output is for the report alone
 	report   demoReport
 	began    time.Time
 }
@@ -88,7 +89,7 @@ func (a *app) demo(ctx context.Context, exit, asJSON bool) (err error) {
 	if err != nil {
 		return err
 	}
-	d := &demo{a: a, source: source, began: time.Now()}
+	d := &demo{a: a, source: source, json: asJSON, began: time.Now()}
 	if err := a.demoDirectory(); err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (a *app) demo(ctx context.Context, exit, asJSON bool) (err error) {
 		if err := d.run(roles); err != nil {
 			return err
 		}
-		return d.finish(exit, asJSON)
+		return d.finish(exit)
 	})
 	return g.Wait()
 }
@@ -226,14 +227,18 @@ func (d *demo) sayBatch(what string, r *batch.Report) {
 
 // say prints a line of the story. With --json it goes to standard error.
 func (d *demo) say(format string, args ...any) {
-	fmt.Fprintf(d.a.stderr, "%6.2f s  "+format+"\n", append([]any{time.Since(d.began).Seconds()}, args...)...)
+	out := d.a.stdout
+	if d.json {
+		out = d.a.stderr
+	}
+	fmt.Fprintf(out, "%6.2f s  "+format+"\n", append([]any{time.Since(d.began).Seconds()}, args...)...)
 }
 
 // finish prints the result; an answer that was not equal is an error.
-func (d *demo) finish(exit, asJSON bool) error {
+func (d *demo) finish(exit bool) error {
 	d.report.Seconds.Total = time.Since(d.began).Seconds()
 	d.report.PeakMB = peakMB()
-	if asJSON {
+	if d.json {
 		if err := d.a.printJSON(d.report); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -25,15 +26,22 @@ type embedded struct {
 	chConfig   devserver.ClickHouseConfig
 }
 
+// laptopMemory is the memory of this process, in bytes, above which the collector works harder.
+// It is no limit: what is needed is had. GOMEMLIMIT sets another one.
+const laptopMemory = 384 << 20
+
 // startEmbedded claims the directory and starts the engines on it, side by side. userFiles is
 // what ClickHouse's file() may read; empty: the history.
 func (a *app) startEmbedded(ctx context.Context, userFiles string) (_ *embedded, err error) {
 	if err := durable.MkdirAll(a.cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
+	if a.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(laptopMemory)
+	}
 	e := &embedded{a: a}
 	if e.lock, err = durable.Lock(a.cfg.Dir); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w\nStop that one first, or give this one another --dir", err)
 	}
 	defer func() {
 		if err != nil {

@@ -56,10 +56,10 @@ Imported events appear in the views with the next batch.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.Format, "format", "", "parquet, ndjson or csv (default: by the file's name)")
-	f.StringToStringVar(&cfg.Map, "map", nil, "our field to the file's column: time=date,id=uuid")
-	f.StringVar(&from, "from", "", "import events from this time on (RFC 3339, or a date)")
-	f.StringVar(&to, "to", "", "import events before this time")
+	f.StringVar(&cfg.Format, "format", "", "`format`: parquet, ndjson or csv (default: by the file's name)")
+	f.StringToStringVar(&cfg.Map, "map", nil, "our `field=column` of the file, such as time=date,id=uuid")
+	f.StringVar(&from, "from", "", "import events from this `time` on (RFC 3339, or a date)")
+	f.StringVar(&to, "to", "", "import events before this `time`")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -8,10 +8,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"watershed/batch"
 	"watershed/schemas"
 )
 
@@ -46,14 +48,24 @@ type driftError struct{ msg string }
 
 func (e driftError) Error() string { return e.msg }
 
+// A printedError is a mistake in definitions that has been printed: exit code 2.
+type printedError struct{ err error }
+
+func (e printedError) Error() string { return e.err.Error() }
+func (e printedError) Unwrap() error { return e.err }
+
 // exit prints an error and returns the exit code that it means.
 func (a *app) exit(err error) int {
 	var drift driftError
 	var use usageError
 	var defs schemas.Errors
+	var table *batch.DefinitionError
+	var printed printedError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &printed):
+		return exitUsage
 	case errors.As(err, &defs):
 		fmt.Fprintln(a.stderr, err)
 		return exitUsage
@@ -65,7 +77,7 @@ func (a *app) exit(err error) int {
 	switch {
 	case errors.As(err, &drift):
 		return exitDrift
-	case errors.As(err, &use):
+	case errors.As(err, &use), errors.As(err, &table):
 		return exitUsage
 	}
 	return exitFailed
@@ -83,7 +95,8 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
   watershed query 'SELECT * FROM days ORDER BY day'`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noSuchCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.cfg.resolve(cmd, a.getenv); err != nil {
 				return usageError{err}
@@ -92,6 +105,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 			return nil
 		},
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%w\nSee `%s --help`", err, cmd.CommandPath())
@@ -107,6 +121,18 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 		root.AddCommand(c)
 	}
 	return root
+}
+
+// noSuchCommand refuses what is left when no command has taken it.
+func noSuchCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see `" + root.CommandPath() + " --help`"
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usage("unknown command %q; %s", args[0], hint)
 }
 
 // usageOnArgs makes a wrong number of arguments exit with 2.

@@ -34,7 +34,7 @@ Other commands find it by --dir. With --nats or --clickhouse it uses those serve
 			return a.up(cmd.Context(), at)
 		},
 	}
-	cmd.Flags().StringVar(&nightly, "nightly", "02:00", "UTC time of day of the batch; `off`: none")
+	cmd.Flags().StringVar(&nightly, "nightly", "02:00", "UTC `time` of day of the batch; off: none")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -26,11 +27,11 @@ names, and each expression. Every mistake is printed with its place; nothing is 
 			}
 			set, from, err := loadDefinitions(dir)
 			if err != nil {
-				return err
+				return a.invalid(err, asJSON)
 			}
 			plans, err := view.CompileSet(set)
 			if err != nil {
-				return err
+				return a.invalid(err, asJSON)
 			}
 			if asJSON {
 				return a.printJSON(validated(from, set, plans))
@@ -44,6 +45,31 @@ names, and each expression. Every mistake is printed with its place; nothing is 
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// invalid reports mistakes in definitions: as JSON on standard output if that is wanted.
+func (a *app) invalid(err error, asJSON bool) error {
+	var found schemas.Errors
+	if !asJSON || !errors.As(err, &found) {
+		return err
+	}
+	type mistake struct {
+		File    string `json:"file"`
+		Line    int    `json:"line"`
+		Column  int    `json:"column"`
+		Message string `json:"message"`
+		Hint    string `json:"hint,omitempty"`
+	}
+	out := struct {
+		Errors []mistake `json:"errors"`
+	}{}
+	for _, e := range found {
+		out.Errors = append(out.Errors, mistake{e.Pos.File, e.Pos.Line, e.Pos.Col, e.Msg, e.Hint})
+	}
+	if err := a.printJSON(out); err != nil {
+		return err
+	}
+	return printedError{err}
 }
 
 func validated(from string, set *schemas.Set, plans []*view.Plan) any {

@@ -228,6 +228,9 @@ func (r *run) publish(ctx context.Context) error {
 	if r.plans, err = view.CompileSet(defs); err != nil {
 		return err
 	}
+	if err := CheckHistory(ctx, r.cfg.History, defs); err != nil {
+		return err
+	}
 	retiring, err := r.retiring(last)
 	if err != nil {
 		return err
@@ -242,6 +245,36 @@ func (r *run) publish(ctx context.Context) error {
 	r.report.Baseline = r.live.Build
 	return nil
 }
+
+// CheckHistory refuses event types that differ from the tables there are. It comes before a cut
+// carries them: no archiver could go on from there.
+func CheckHistory(ctx context.Context, root string, defs *schemas.Set) error {
+	for _, ev := range defs.Events {
+		there, err := history.Exists(root, ev.Name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		if _, err := history.Open(ctx, root, ev); err != nil {
+			return &DefinitionError{Event: ev, Err: err}
+		}
+	}
+	return nil
+}
+
+// A DefinitionError says that an event type cannot be taken over: its history has another
+// schema. Nothing was published.
+type DefinitionError struct {
+	Event *schemas.Event
+	Err   error
+}
+
+func (e *DefinitionError) Error() string {
+	return fmt.Sprintf("event %s: %v; give the changed event a new name", e.Event.Name, e.Err)
+}
+func (e *DefinitionError) Unwrap() error { return e.Err }
 
 // retiring returns the definitions of the last cut, retiring or not, whose plans the live
 // build shows and the new definitions lack.

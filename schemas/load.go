@@ -18,7 +18,9 @@ const maxFile = 1 << 20
 
 // Load reads all *.yaml and *.yml files at any depth, in the order of their names. A file
 // holds one or more documents, each an event or a view. The error is an Errors with every
-// mistake that was found. The expressions of views are not looked into: see schemas/view.
+// mistake that was found; the set then has what is sound enough to look for further mistakes
+// in, and is good for nothing else. The expressions of views are not looked into: see
+// schemas/view.
 func Load(fsys fs.FS) (*Set, error) { return load(fsys, "") }
 
 // LoadDir is Load of a directory; positions name files as the directory was given.
@@ -44,14 +46,37 @@ func load(fsys fs.FS, dir string) (*Set, error) {
 		return nil, fmt.Errorf("read definitions: %w", err)
 	}
 	l.checkSet()
-	if len(l.errs) > 0 {
-		slices.SortStableFunc(l.errs, func(a, b *Error) int {
-			return cmp.Or(cmp.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Col, b.Pos.Col))
-		})
-		return nil, l.errs
-	}
 	l.set.sort()
+	if len(l.errs) > 0 {
+		return l.set.sound(), l.errs.Sorted()
+	}
 	return &l.set, nil
+}
+
+// Sorted returns the mistakes in the order of their places, each once.
+func (e Errors) Sorted() Errors {
+	e = slices.Clone(e)
+	slices.SortStableFunc(e, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Col, b.Pos.Col))
+	})
+	return slices.CompactFunc(e, func(a, b *Error) bool { return a.Pos == b.Pos && a.Msg == b.Msg })
+}
+
+// sound leaves out events whose fields are not all known, the views of events that are not
+// there, and those without measures: mistakes found in those would follow from others.
+func (s *Set) sound() *Set {
+	out := &Set{}
+	for _, e := range s.Events {
+		if out.Event(e.Name) == nil && !slices.ContainsFunc(e.Fields, func(f Field) bool { return f.Type.Kind == 0 }) {
+			out.Events = append(out.Events, e)
+		}
+	}
+	for _, v := range s.Views {
+		if out.Event(v.From) != nil && len(v.Measures) > 0 {
+			out.Views = append(out.Views, v)
+		}
+	}
+	return out
 }
 
 // A loader collects definitions and mistakes over all files.

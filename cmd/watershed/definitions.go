@@ -36,14 +36,21 @@ func loadDefinitions(dir string) (*schemas.Set, string, error) {
 		}
 		set, err = schemas.LoadDir(dir)
 	}
-	if err != nil {
+	var mistakes schemas.Errors
+	if err != nil && !errors.As(err, &mistakes) {
 		return nil, dir, err
 	}
-	if len(set.Events) == 0 {
+	if len(set.Events) == 0 && len(mistakes) == 0 {
 		return nil, dir, usage("definitions: %s holds no event files (*.yaml)", dir)
 	}
-	_, err = view.CompileSet(set)
-	return set, dir, err
+	var more schemas.Errors
+	if _, err := view.CompileSet(set); err != nil && !errors.As(err, &more) {
+		return nil, dir, err
+	}
+	if mistakes = append(mistakes, more...).Sorted(); len(mistakes) > 0 {
+		return nil, dir, mistakes
+	}
+	return set, dir, nil
 }
 
 // hasDefinitions reports whether a directory holds definition files of its own: not below an

@@ -21,7 +21,7 @@ func (a *app) buildsCmd() *cobra.Command {
 				return err
 			}
 			defer e.close()
-			builds, err := e.db.Builds(cmd.Context())
+			builds, err := (&catalog{e: e}).Builds(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,18 +34,21 @@ Imported events appear in the views with the next batch.`,
 			if cfg.To, err = parseTime("--to", to); err != nil {
 				return err
 			}
-			table, err := a.importTable(cmd.Context(), args[0])
+			table, err := a.importTable(cmd.Context(), args[0], cfg.Map)
 			if err != nil {
 				return err
 			}
-			var reports []history.ImportReport
+			var reports []imported
 			for _, path := range args[1:] {
 				cfg.Path = path
 				r, err := a.importFile(cmd.Context(), table, cfg)
 				if err != nil {
 					return err
 				}
-				reports = append(reports, r)
+				reports = append(reports, imported{
+					File: path, Source: r.Source, Already: r.Already, Events: r.Rows, Outside: r.Outside,
+					Files: r.Files, Version: r.Version, Seconds: r.Duration.Seconds(),
+				})
 				if !asJSON {
 					a.printImport(path, r)
 				}
@@ -64,9 +68,21 @@ Imported events appear in the views with the next batch.`,
 	return cmd
 }
 
+// An imported is what --json says of one file.
+type imported struct {
+	File    string  `json:"file"`
+	Source  string  `json:"source"`  // SHA-256 of the file
+	Already bool    `json:"already"` // it was there: nothing changed
+	Events  int64   `json:"events"`
+	Outside int64   `json:"outside"` // rows outside of --from and --to
+	Files   int     `json:"files"`   // written to history
+	Version int64   `json:"version"` // of the table
+	Seconds float64 `json:"seconds"`
+}
+
 // importTable opens the type's history by the definitions of the log, or by those on disk
-// when there is no log to ask.
-func (a *app) importTable(ctx context.Context, eventType string) (*history.Table, error) {
+// when there is no log to ask. The mapping may name fields of the type alone.
+func (a *app) importTable(ctx context.Context, eventType string, mapping map[string]string) (*history.Table, error) {
 	if err := a.locate(); err != nil {
 		return nil, err
 	}
@@ -77,6 +93,11 @@ func (a *app) importTable(ctx context.Context, eventType string) (*history.Table
 	ev := set.Event(eventType)
 	if ev == nil {
 		return nil, usage("no event type %s is defined; there are %s", eventType, eventNames(set))
+	}
+	for _, name := range sortedKeys(mapping) {
+		if !slices.ContainsFunc(ev.Fields, func(f schemas.Field) bool { return f.Name == name }) {
+			return nil, usage("--map %s=%s: event %s has no field %s", name, mapping[name], ev.Name, name)
+		}
 	}
 	return history.Open(ctx, a.cfg.History, ev)
 }

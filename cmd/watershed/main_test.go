@@ -25,7 +25,7 @@ import (
 
 // patience bounds every wait of a script. What is waited for takes a second or two; the rest
 // is for machines on which many packages are tested at once, with the race detector.
-const patience = 90 * time.Second
+const patience = 60 * time.Second
 
 // TestMain lets the test binary be three programs: the tests, the command (testscript starts
 // it under that name), and the ClickHouse that the command starts.
@@ -59,7 +59,6 @@ func setup(t *testing.T) func(*testscript.Env) error {
 	data := dataHome(t)
 	return func(env *testscript.Env) error {
 		env.Setenv("XDG_DATA_HOME", data)
-		env.Setenv("WATERSHED_LISTEN", "127.0.0.1:0")
 		return nil
 	}
 }
@@ -161,7 +160,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 func poll(ts *testscript.TestScript, what string, try func() (bool, string)) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		ok, last := try()

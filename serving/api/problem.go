@@ -152,6 +152,9 @@ const (
 	chDatabaseAccessDenied = 291
 )
 
+// unsupported is an error of a Reader about a result whose types it cannot hand over.
+type unsupported interface{ Unsupported() bool }
+
 // problemOf says what a failed query means to the client.
 func problemOf(ctx context.Context, err error) *Problem {
 	var p *Problem
@@ -161,6 +164,10 @@ func problemOf(ctx context.Context, err error) *Problem {
 	var server ServerError
 	if errors.As(err, &server) && server.Code() != 0 {
 		return problemOfServer(server)
+	}
+	var u unsupported
+	if errors.As(err, &u) && u.Unsupported() {
+		return problem(SQLError, "%w", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return problem(Timeout, "the query was stopped at its time limit; ask for less, or for more time with timeout=")

@@ -84,6 +84,7 @@ func TestProblems(t *testing.T) {
 		t.Errorf("syntax error: %+v; want ClickHouse's code 62", p)
 	}
 	f(&open, sql("SELECT * FROM nowhere", ""), api.SQLError, "")
+	f(&open, sql("SELECT uniqState(number) FROM numbers(3)", ""), api.SQLError, "")
 	f(&open, sql("SELECT throwIf(number = 3) FROM numbers(10)", ""), api.SQLError, "")
 	f(w, w.request(t, http.MethodGet, "/v1/views", "", ""), api.Unauthorized, "")
 	f(&open, sql("DROP TABLE events", ""), api.Forbidden, "")

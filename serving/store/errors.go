@@ -18,15 +18,13 @@ type Error struct {
 // views that the live build does not cover.
 const codeThrowIf = 395
 
-// refusal lists exceptions that are raised before anything of an insert can have been
-// written. The numbers are ClickHouse's and never change.
+// refusal lists exceptions that mean that the data, or the statement, do not fit the table, and
+// that are raised before anything can have been written: the same would be refused again. What
+// may pass (a missing table, no place for another query) is not among them. The numbers are
+// ClickHouse's and never change.
 func refusal(code int) bool {
 	switch code {
-	case 6, 16, 27, 33, 36, 43, 47, 53, 62, 117, 246, // data, columns or syntax that do not fit
-		60, 81, // no such table or database
-		192, 193, 194, 201, 497, 516, // no such user, quota, access
-		202, 252, // too many queries, too many parts
-		codeThrowIf:
+	case 6, 16, 27, 33, 36, 43, 47, 53, 62, 117, 246, codeThrowIf:
 		return true
 	}
 	return false
@@ -56,12 +54,24 @@ func (e *Error) Fenced() bool {
 	return e.code == codeThrowIf && strings.HasPrefix(e.message, fenceMark)
 }
 
-// Refused reports that a write was certainly not carried out.
+// Refused reports that a write was certainly not carried out: it was not sent (then Code is 0),
+// or ClickHouse does not take it, however often it is sent.
 func (e *Error) Refused() bool { return !e.sent || refusal(e.code) }
 
 // Unknown reports that a write may have been carried out, or may yet be: the writer must
 // take a new term before it looks.
 func (e *Error) Unknown() bool { return !e.Refused() }
+
+// An unsupportedError is about a result that the driver cannot receive.
+type unsupportedError struct{ cause error }
+
+func (e *unsupportedError) Error() string {
+	return fmt.Sprintf("a column of the result cannot be sent: %v: finish the state, or cast it to String", e.cause)
+}
+func (e *unsupportedError) Unwrap() error { return e.cause }
+
+// Unsupported reports true: the query is at fault, and not ClickHouse.
+func (e *unsupportedError) Unsupported() bool { return true }
 
 // plainMessage takes off what ClickHouse puts around a message. That of throwIf is ours, and
 // the expression around it says nothing more.

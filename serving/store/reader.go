@@ -144,7 +144,7 @@ func (r *Reader) Query(ctx context.Context, q Query) (*Rows, error) {
 	for _, c := range rows.ColumnTypes() {
 		t, err := parseType(c.DatabaseTypeName())
 		if err != nil {
-			return nil, errors.Join(err, out.Close())
+			return nil, errors.Join(&unsupportedError{err}, out.Close())
 		}
 		out.Columns = append(out.Columns, Column{c.Name(), c.DatabaseTypeName()})
 		out.types = append(out.types, t)
@@ -157,7 +157,7 @@ func (r *Reader) Query(ctx context.Context, q Query) (*Rows, error) {
 func readError(ctx context.Context, err error) error {
 	var unsupported *chcolumn.UnsupportedColumnTypeError
 	if errors.As(err, &unsupported) {
-		return fmt.Errorf("a column of the result cannot be sent: %w: finish the state, or cast it to String", err)
+		return &unsupportedError{err}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -44,6 +45,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"engines":  startEngines,
 			"flip":     flipByte,
+			"freeport": freePort,
 			"natspub":  natsPublish,
 			"parquet":  writeParquet,
 			"http":     httpAsk,
@@ -104,6 +106,15 @@ func startEngines(ts *testscript.TestScript, neg bool, args []string) {
 	} {
 		ts.Setenv("WATERSHED_"+name, value)
 	}
+}
+
+// freePort lets the endpoint listen, and clients ask, at an address that is free.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv("WATERSHED_LISTEN", l.Addr().String())
+	ts.Check(l.Close())
 }
 
 // readRunning reads what an `up` says of itself.

@@ -12,8 +12,10 @@ import (
 	"watershed/schemas"
 )
 
-// saveEvery is how often the positions of plans without new states are stored.
-const saveEvery = time.Second
+const (
+	saveEvery  = time.Second     // how often the positions of plans without new states are stored
+	stopWithin = 4 * time.Second // how long inserts may still take after a stop
+)
 
 // A flush is the states of a lane's plans on their way into ClickHouse.
 type flush struct {
@@ -76,9 +78,22 @@ func (l *lane) flush(ctx, outer context.Context) error {
 	l.inflight = f
 	go func() { // joined by land, or by run when the lane ends
 		defer close(f.done)
+		// An insert that is cut short has an unknown outcome, so a stop lets it end.
+		ctx, cancel := linger(ctx, stopWithin)
+		defer cancel()
 		f.err = f.insert(ctx, l.s)
 	}()
 	return nil
+}
+
+// linger returns a context that ends d after ctx does.
+func linger(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
 }
 
 // insert writes the flush.
@@ -93,8 +108,7 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 		g.Go(func() error {
 			defer part.states.Release()
 			err := s.w.sink.InsertSpeed(ctx, part.plan.plan, s.term, f.mark, part.states)
-			var r interface{ Refused() bool }
-			if errors.As(err, &r) && r.Refused() {
+			if refusedBySink(err) {
 				part.refused = err
 				return nil
 			}
@@ -113,6 +127,17 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 		g.Go(func() error { return s.w.sink.SavePositions(ctx, s.term, marks) })
 	}
 	return g.Wait()
+}
+
+// refusedBySink reports whether ClickHouse itself said that it did not take a plan's states. That
+// it did not answer, or that our term is over, is no matter of one plan.
+func refusedBySink(err error) bool {
+	var refused interface {
+		Refused() bool
+		Fenced() bool
+		Code() int
+	}
+	return errors.As(err, &refused) && refused.Refused() && !refused.Fenced() && refused.Code() != 0
 }
 
 // land waits for the flush under way and takes its positions over. It returns the plans that

@@ -103,7 +103,7 @@ func (l *lane) run(ctx, outer context.Context) (err error) {
 		defer l.mu.Unlock()
 		if outer.Err() != nil && err == nil {
 			// If we are killed before the flush is in, the next start folds it again.
-			stop, cancel := context.WithTimeout(context.WithoutCancel(outer), 5*time.Second)
+			stop, cancel := context.WithTimeout(context.WithoutCancel(outer), stopWithin)
 			defer cancel()
 			err = l.flushAll(stop, outer)
 		}

@@ -19,7 +19,7 @@ type window struct {
 	horizon time.Duration
 	rows    int // remembered at most
 	tables  []*identity.Table
-	began   time.Time // log time of the youngest table's first event
+	began   time.Time              // log time of the youngest table's first event
 	prints  []identity.Fingerprint // of the block at hand
 	places  []identity.Place
 }

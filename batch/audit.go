@@ -90,6 +90,7 @@ func (r *run) audit(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
+	r.speedPast = all(passed)
 	for i, p := range r.plans {
 		r.cfg.Progress(Progress{Step: "audit", Done: int64(i), Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
 		spec := w.specs[p.Hash]

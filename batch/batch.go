@@ -133,6 +133,8 @@ type run struct {
 	base   schemas.Build             // the live build's slices
 	baseAt uint64                    // stream sequence of the live build's cut
 	report Report
+
+	speedPast bool // the speed layer has passed the cut with every plan
 }
 
 // Run computes a build at a new cut and makes it live. The report is filled as far as the run
@@ -246,34 +248,30 @@ func (r *run) publish(ctx context.Context) error {
 	return nil
 }
 
-// CheckHistory refuses event types that differ from the tables there are. It comes before a cut
-// carries them: no archiver could go on from there.
+// CheckHistory refuses event types that the tables there are cannot be widened for. It comes
+// before a cut carries them: no archiver could go on from there. It changes nothing.
 func CheckHistory(ctx context.Context, root string, defs *schemas.Set) error {
 	for _, ev := range defs.Events {
-		there, err := history.Exists(root, ev.Name)
+		err := history.Check(ctx, root, ev)
+		var mismatch *history.MismatchError
+		if errors.As(err, &mismatch) {
+			return &DefinitionError{Event: ev, Err: mismatch}
+		}
 		if err != nil {
 			return err
-		}
-		if !there {
-			continue
-		}
-		if _, err := history.Open(ctx, root, ev); err != nil {
-			return &DefinitionError{Event: ev, Err: err}
 		}
 	}
 	return nil
 }
 
-// A DefinitionError says that an event type cannot be taken over: its history has another
-// schema. Nothing was published.
+// A DefinitionError says that an event type cannot be taken over: its history cannot hold it.
+// Nothing was published.
 type DefinitionError struct {
 	Event *schemas.Event
-	Err   error
+	Err   error // which change is not possible, and what is
 }
 
-func (e *DefinitionError) Error() string {
-	return fmt.Sprintf("event %s: %v; give the changed event a new name", e.Event.Name, e.Err)
-}
+func (e *DefinitionError) Error() string { return fmt.Sprintf("event %s: %v", e.Event.Name, e.Err) }
 func (e *DefinitionError) Unwrap() error { return e.Err }
 
 // retiring returns the definitions of the last cut, retiring or not, whose plans the live

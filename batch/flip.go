@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"watershed/schemas"
@@ -65,10 +66,15 @@ func (r *run) garbage(ctx context.Context) error {
 		return fmt.Errorf("build %d is live, but what older ones left was not dropped: %w", r.cut.Number, err)
 	}
 	r.report.Dropped = dropped
-	if !r.report.Flipped {
-		return nil // what is live may show older definitions
+	// What is live may show older definitions, and a speed layer behind the cut still folds them.
+	if !r.report.Flipped || !r.speedPast {
+		return nil
 	}
-	if dropped, err = r.store.Forget(ctx, r.plans); err != nil {
+	retiring, err := view.CompileSet(&r.cut.Retiring)
+	if err != nil {
+		return err
+	}
+	if dropped, err = r.store.Forget(ctx, slices.Concat(r.plans, retiring)); err != nil {
 		return fmt.Errorf("build %d is live, but what is no longer defined was not dropped: %w", r.cut.Number, err)
 	}
 	r.report.Dropped += dropped

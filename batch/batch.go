@@ -71,8 +71,9 @@ type Store interface {
 	// Garbage condemns what only builds older than the kept ones name, and drops what was
 	// condemned in an earlier run.
 	Garbage(ctx context.Context, term, keep uint64) (dropped int, err error)
-	// Forget drops the tables and merged views of what neither the plans nor a kept build names.
-	Forget(ctx context.Context, defined []*view.Plan) (dropped int, err error)
+	// Forget drops merged views that are not shown, and tables of plans that are neither shown,
+	// nor folded, nor in a kept build.
+	Forget(ctx context.Context, shown, folded []*view.Plan) (dropped int, err error)
 }
 
 // Config of a run. The zero value of a setting is its default.

@@ -3,7 +3,6 @@ package batch
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"watershed/schemas"
@@ -74,7 +73,7 @@ func (r *run) garbage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if dropped, err = r.store.Forget(ctx, slices.Concat(r.plans, retiring)); err != nil {
+	if dropped, err = r.store.Forget(ctx, r.plans, retiring); err != nil {
 		return fmt.Errorf("build %d is live, but what is no longer defined was not dropped: %w", r.cut.Number, err)
 	}
 	r.report.Dropped += dropped

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"watershed/schemas/view"
@@ -12,21 +13,25 @@ import (
 // planTable is the name of a table of a plan: view, first digits of the hash, what it is.
 var planTable = regexp.MustCompile(`^(.+)__([0-9a-f]{8})__(batch|speed)(_in|_fence)?$`)
 
-// Forget drops the merged views of views that are no longer defined, and the tables of plans
-// that are neither defined nor in a kept build. Only the holder of the newest batch term may
-// call it, after a flip to a build of the defined plans. It returns how many it dropped.
+// Forget drops the merged views of views that are no longer shown, and the tables of plans
+// that are neither shown, nor folded still, nor in a kept build. Only the holder of the newest
+// batch term may call it, after a flip to a build of the shown plans. It returns how many it
+// dropped.
 //
 // Each drop is whole by itself; what a stop leaves, the next call drops.
-func (db *DB) Forget(ctx context.Context, defined []*view.Plan) (int, error) {
-	dropped, err := db.forget(ctx, defined)
+func (db *DB) Forget(ctx context.Context, shown, folded []*view.Plan) (int, error) {
+	dropped, err := db.forget(ctx, shown, folded)
 	return dropped, wrapf(err, "drop what is no longer defined")
 }
 
-func (db *DB) forget(ctx context.Context, defined []*view.Plan) (int, error) {
+func (db *DB) forget(ctx context.Context, shown, folded []*view.Plan) (int, error) {
 	views, plans := make(map[string]bool), make(map[string]bool)
-	for _, p := range defined {
+	for _, p := range shown {
 		l := layoutOf(p)
-		views[l.view], views[l.view+"_states"], plans[p.Hash[:8]] = true, true, true
+		views[l.view], views[l.view+"_states"] = true, true
+	}
+	for _, p := range slices.Concat(shown, folded) {
+		plans[p.Hash[:8]] = true
 	}
 	builds, err := db.Builds(ctx)
 	if err != nil {

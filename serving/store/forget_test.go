@@ -11,15 +11,15 @@ import (
 	"watershed/serving/store"
 )
 
-// Tables of a plan stay as long as a definition or a kept build names it, merged views as long
-// as they are defined, and views that others made for ever.
+// Tables of a plan stay as long as it is shown or folded or in a kept build, merged views as
+// long as they are shown, and views that others made for ever.
 func TestForget(t *testing.T) {
 	c := devtest.SharedClickHouse(t)
 	db, conn := open(t), admin(t, c)
-	gone, built, stays := newPlan("sales", 1), newPlan("returns", 2), newPlan("sales", 3)
-	ensure(t, db, true, gone, built, stays)
+	gone, built, stays, retiring := newPlan("sales", 1), newPlan("returns", 2), newPlan("sales", 3), newPlan("visits", 4)
+	ensure(t, db, true, gone, built, stays, retiring)
 	ctx := t.Context()
-	check(t, db.PublishViews(ctx, asPlans(stays, built)))
+	check(t, db.PublishViews(ctx, asPlans(stays, built, retiring)))
 	check(t, db.TakeOver(ctx, store.RoleBatch, 1))
 	check(t, conn.Exec(ctx, "CREATE VIEW theirs AS SELECT 1"))
 	covers := map[string][]schemas.Slice{built.Hash: nil, stays.Hash: nil}
@@ -39,16 +39,16 @@ func TestForget(t *testing.T) {
 		check(t, rows.Err())
 		return out
 	}
-	dropped, err := db.Forget(ctx, asPlans(stays))
+	dropped, err := db.Forget(ctx, asPlans(stays), asPlans(retiring))
 	check(t, err)
-	want := []string{built.ID() + "__batch", "sales", stays.ID() + "__batch", "sales_states", "theirs"}
+	want := []string{built.ID() + "__batch", "sales", stays.ID() + "__batch", "sales_states", "theirs", retiring.ID() + "__batch"}
 	if got := names(ctx); !cmp.Equal(got, want) {
 		t.Errorf("left are %v; want %v", got, want)
 	}
 	if dropped == 0 {
 		t.Error("nothing was dropped")
 	}
-	if dropped, err = db.Forget(ctx, asPlans(stays)); err != nil || dropped != 0 {
+	if dropped, err = db.Forget(ctx, asPlans(stays), asPlans(retiring)); err != nil || dropped != 0 {
 		t.Errorf("the second call dropped %d, %v; want nothing", dropped, err)
 	}
 }

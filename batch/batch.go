@@ -231,7 +231,7 @@ func (r *run) publish(ctx context.Context) error {
 	if r.plans, err = view.CompileSet(defs); err != nil {
 		return err
 	}
-	if err := CheckHistory(ctx, r.cfg.History, defs); err != nil {
+	if err := CheckHistory(ctx, r.cfg.History, changedEvents(defs, &last.Definitions)); err != nil {
 		return err
 	}
 	retiring, err := r.retiring(last)
@@ -263,6 +263,19 @@ func CheckHistory(ctx context.Context, root string, defs *schemas.Set) error {
 		}
 	}
 	return nil
+}
+
+// changedEvents are the event types that are not defined so in the last cut. (A table may be ahead
+// of the log, after an import by newer definitions: that must not stop what the log runs with.)
+func changedEvents(defs, last *schemas.Set) *schemas.Set {
+	alone := func(ev *schemas.Event) string { return (&schemas.Set{Events: []*schemas.Event{ev}}).Hash() }
+	out := new(schemas.Set)
+	for _, ev := range defs.Events {
+		if old := last.Event(ev.Name); old == nil || alone(old) != alone(ev) {
+			out.Events = append(out.Events, ev)
+		}
+	}
+	return out
 }
 
 // A DefinitionError says that an event type cannot be taken over: its history cannot hold it.

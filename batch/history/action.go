@@ -4,14 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/google/uuid"
 
@@ -179,6 +181,7 @@ func (a *add) file() (File, error) {
 		NumRecords *int64                     `json:"numRecords"`
 		Min        map[string]json.RawMessage `json:"minValues"`
 		Max        map[string]json.RawMessage `json:"maxValues"`
+		Nulls      map[string]json.RawMessage `json:"nullCount"`
 	}
 	if err := json.Unmarshal([]byte(a.Stats), &s); err != nil {
 		return File{}, fmt.Errorf("file %s: statistics: %w", p, err)
@@ -194,7 +197,18 @@ func (a *add) file() (File, error) {
 	}
 	f.MinSeq = parseSeq(s.Min[schemas.SeqColumn], 0)
 	f.MaxSeq = parseSeq(s.Max[schemas.SeqColumn], math.MaxInt64)
+	if len(s.Nulls) > 0 {
+		f.columns = unique.Make(strings.Join(slices.Sorted(maps.Keys(s.Nulls)), ",") + ",")
+	}
 	return f, nil
+}
+
+// has tells whether the file was committed with that column, as far as is known.
+func (f File) has(column string) bool {
+	if f.columns == (unique.Handle[string]{}) {
+		return false
+	}
+	return strings.Contains(","+f.columns.Value(), ","+column+",")
 }
 
 func parseSeq(raw json.RawMessage, absent uint64) uint64 {
@@ -219,16 +233,13 @@ func parseDate(s string) (int32, error) {
 	return int32(d.Unix() / int64(day/time.Second)), nil
 }
 
-// deltaSchema is the table's schemaString.
+// deltaSchema is the schemaString of a new table.
 func deltaSchema(ev *schemas.Event) (string, error) {
 	s := deltaStruct{Type: "struct"}
 	for _, f := range ev.Fields {
-		s.Fields = append(s.Fields, deltaField{f.Name, f.Type.Delta(), f.Optional, struct{}{}})
+		s.Fields = append(s.Fields, columnOf(f))
 	}
-	s.Fields = append(s.Fields,
-		deltaField{schemas.SeqColumn, "long", false, struct{}{}},
-		deltaField{schemas.RowColumn, "integer", false, struct{}{}},
-		deltaField{dateColumn, "date", false, struct{}{}})
+	s.Fields = append(s.Fields, ownColumns()...)
 	text, err := json.Marshal(s)
 	return string(text), err
 }
@@ -239,29 +250,26 @@ type deltaStruct struct {
 }
 
 type deltaField struct {
-	Name     string   `json:"name"`
-	Type     string   `json:"type"`
-	Nullable bool     `json:"nullable"`
-	Metadata struct{} `json:"metadata"`
+	Name     string          `json:"name"`
+	Type     string          `json:"type"`
+	Nullable bool            `json:"nullable"`
+	Metadata json.RawMessage `json:"metadata"` // other engines' comments, kept
 }
 
-// schemaDifference says in words what the first difference is; it is empty if there is none.
-func schemaDifference(got, want string) string {
-	var g, w deltaStruct
-	if err := errors.Join(json.Unmarshal([]byte(got), &g), json.Unmarshal([]byte(want), &w)); err != nil {
-		return "its schema cannot be read: " + err.Error()
-	}
-	for i := range max(len(g.Fields), len(w.Fields)) {
-		switch {
-		case i >= len(g.Fields):
-			return "it has no field " + w.Fields[i].Name
-		case i >= len(w.Fields):
-			return "it has a further field " + g.Fields[i].Name
-		case g.Fields[i] != w.Fields[i]:
-			return fmt.Sprintf("its field %d is %s, the definition says %s", i+1, g.Fields[i], w.Fields[i])
-		}
-	}
-	return ""
+// columnOf is a declared field's column.
+func columnOf(f schemas.Field) deltaField { return newColumn(f.Name, f.Type.Delta(), f.Optional) }
+
+// ownColumns are the last columns of every table.
+func ownColumns() []deltaField {
+	return []deltaField{newColumn(schemas.SeqColumn, "long", false), newColumn(schemas.RowColumn, "integer", false), newColumn(dateColumn, "date", false)}
+}
+
+func newColumn(name, typ string, nullable bool) deltaField {
+	return deltaField{name, typ, nullable, json.RawMessage("{}")}
+}
+
+func (f deltaField) equal(g deltaField) bool {
+	return f.Name == g.Name && f.Type == g.Type && f.Nullable == g.Nullable
 }
 
 func (f deltaField) String() string {

@@ -50,6 +50,22 @@ func (a *Archiver) openType(ctx context.Context, ev *schemas.Event) (*archivedTy
 	return t, nil
 }
 
+// redefine goes over to the definition of a new epoch. Nothing is buffered: at a cut all is committed.
+func (t *archivedType) redefine(ctx context.Context, ev *schemas.Event) error {
+	if sameDefinition(t.table.event, ev) {
+		return nil
+	}
+	table, err := Open(ctx, t.owner.cfg.Root, ev)
+	if err != nil {
+		return err
+	}
+	// If we stop here, the table is as wide as the new epoch needs it. We begin again with the old one's
+	// definition, which fits still, and meet the cut again.
+	t.owner.step(stepWidened)
+	t.table, t.buffer = table, newDateBuffers(ev)
+	return nil
+}
+
 // add buffers what a chunk has of the type, but for what the table has already.
 func (t *archivedType) add(chunk *schemas.Chunk) error {
 	if chunk.Last.Seq <= t.position.Seq {

@@ -55,8 +55,8 @@ type ArchiverConfig struct {
 //  3. When a type is due, its files are written. Dying here leaves files that no commit names.
 //  4. One commit adds the files and moves the txn. Before it, the type's rows are read from the log
 //     again; after it, they are skipped.
-//  5. At a cut, every type commits at the cut's position, and new types begin there, before the next
-//     message is read. Dying halfway leaves types behind the cut; the log is read from the one that is
+//  5. At a cut, every type commits at the cut's position, tables of changed types are widened, and new
+//     types begin there, before the next message is read. Dying halfway leaves types behind the cut; the log is read from the one that is
 //     furthest behind, the others skip what they have, and the cut is met again.
 type Archiver struct {
 	cfg ArchiverConfig
@@ -79,6 +79,7 @@ const (
 	stepCommit   = "type committed"
 	stepCutTypes = "old types committed at the cut"
 	stepBegun    = "one new type begun at the cut"
+	stepWidened  = "one type's table widened at the cut"
 	stepCut      = "cut done"
 )
 
@@ -186,7 +187,10 @@ func (a *Archiver) recorded(ctx context.Context, dir string) (p schemas.Position
 // position given.
 func (a *Archiver) begin(ctx context.Context, cut schemas.Cut, at schemas.Position) error {
 	for _, ev := range definedBy(cut) {
-		if a.types[ev.Name] != nil {
+		if t := a.types[ev.Name]; t != nil {
+			if err := t.redefine(ctx, ev); err != nil {
+				return err
+			}
 			continue
 		}
 		t, err := a.openType(ctx, ev)

@@ -2,10 +2,12 @@ package history
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
 
 	"watershed/schemas"
 )
@@ -119,16 +123,29 @@ func smallEvent(name string) *schemas.Event {
 	}}
 }
 
-// script writes a log: cut 1 defines a and b, cut 2 drops b to retiring and adds c, cut 3 drops b, cut 4
-// brings b back.
+// plus is an event with further fields.
+func plus(ev *schemas.Event, more ...schemas.Field) *schemas.Event {
+	out := *ev
+	out.Fields = append(slices.Clone(ev.Fields), more...)
+	return &out
+}
+
+// script writes a log: cut 1 defines a and b, cut 2 drops b to retiring, adds c and widens a, cut 3 drops
+// b, cut 4 brings b back, with a field that was required being optional now, and widens a again, in front.
 func script(r *rand.Rand, perEpoch int) *testLog {
-	a, b, c := smallEvent("a"), smallEvent("b"), smallEvent("c")
+	text, number := schemas.Type{Kind: schemas.String}, schemas.Type{Kind: schemas.Int64}
+	a, c := smallEvent("a"), smallEvent("c")
+	a2 := plus(a, schemas.Field{Name: "text", Type: text, Optional: true})
+	a3 := plus(a2)
+	a3.Fields = slices.Insert(a3.Fields, 1, schemas.Field{Name: "flag", Type: schemas.Type{Kind: schemas.Bool}, Optional: true})
+	b := plus(smallEvent("b"), schemas.Field{Name: "k", Type: number})
+	b2 := plus(smallEvent("b"), schemas.Field{Name: "k", Type: number, Optional: true})
 	epochs := []schemas.Cut{
 		{Definitions: schemas.Set{Events: []*schemas.Event{a, b}}},
-		{Definitions: schemas.Set{Events: []*schemas.Event{a, c}}, Retiring: schemas.Set{Events: []*schemas.Event{b}}},
-		{Definitions: schemas.Set{Events: []*schemas.Event{a, c}}},
-		{Definitions: schemas.Set{Events: []*schemas.Event{a, b, c}}},
-		{Definitions: schemas.Set{Events: []*schemas.Event{a, b, c}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a2, c}}, Retiring: schemas.Set{Events: []*schemas.Event{b}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a2, c}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a3, b2, c}}},
+		{Definitions: schemas.Set{Events: []*schemas.Event{a3, b2, c}}},
 	}
 	l := &testLog{chunk: 4, letters: map[uint64]int{}}
 	active := definedBy(epochs[0])
@@ -165,13 +182,26 @@ func (l *testLog) archiver(t testing.TB, root string) *Archiver {
 	return a
 }
 
-// want is what history must have of a type, up to a position.
-func (l *testLog) want(typ string, upto uint64) []string {
+// project is a record with the columns of another definition: null where it lacks one.
+func project(rec arrow.Record, ev *schemas.Event) arrow.Record {
+	schema := ev.ArrowSchema()
+	var columns []arrow.Array
+	for _, f := range schema.Fields() {
+		if at := rec.Schema().FieldIndices(f.Name); len(at) == 1 {
+			columns = append(columns, rec.Column(at[0]))
+		} else {
+			columns = append(columns, array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, int(rec.NumRows())))
+		}
+	}
+	return array.NewRecord(schema, columns, rec.NumRows())
+}
+
+// want is what history must have of a type, up to a position, read by the definition given.
+func (l *testLog) want(ev *schemas.Event, upto uint64) []string {
 	var lines []string
-	for i, m := range l.messages[:upto] {
-		_ = i
-		if m.typ == typ && !m.reject {
-			lines = append(lines, strings.Split(strings.TrimSpace(text(m.record)), "\n")...)
+	for _, m := range l.messages[:upto] {
+		if m.typ == ev.Name && !m.reject {
+			lines = append(lines, strings.Split(strings.TrimSpace(text(project(m.record, ev))), "\n")...)
 		}
 	}
 	slices.Sort(lines)
@@ -199,16 +229,70 @@ func (l *testLog) check(t *testing.T, root string) {
 				got = append(got, lines...)
 			}
 			slices.Sort(got)
-			if want := l.want(ev.Name, cut.Position.Seq); !slices.Equal(got, want) {
+			if want := l.want(ev, cut.Position.Seq); !slices.Equal(got, want) {
 				t.Errorf("cut %d of %s: got %d rows; want %d", cut.Number, ev.Name, len(got), len(want))
 			}
 		}
 	}
+	l.checkColumns(t, root)
 	for i, m := range l.messages {
 		if n := l.letters[uint64(i+1)]; m.reject != (n > 0) {
 			t.Errorf("message %d: reject %t, %d dead letters", i+1, m.reject, n)
 		}
 	}
+}
+
+// checkColumns holds the tables' columns against those of the last definitions, and that each change
+// of them was committed once.
+func (l *testLog) checkColumns(t *testing.T, root string) {
+	t.Helper()
+	for _, last := range definedBy(l.cuts[len(l.cuts)-1]) {
+		want, defined := 0, (*schemas.Event)(nil)
+		for _, cut := range l.cuts {
+			for _, ev := range definedBy(cut) {
+				if ev.Name == last.Name && (defined == nil || !sameDefinition(ev, defined)) {
+					want, defined = want+1, ev
+				}
+			}
+		}
+		columns, changes := tableColumns(t, root, last.Name)
+		if len(columns) != len(last.Fields)+len(ownColumns()) || changes != want {
+			t.Errorf("%s has columns %v after %d changes; want those of %v after %d", last.Name, columns, changes, last.Fields, want)
+		}
+	}
+}
+
+// tableColumns are the columns in a table's newest schema, and how many commits set one.
+func tableColumns(t *testing.T, root, name string) (columns []string, changes int) {
+	t.Helper()
+	table := readOnly(filepath.Join(root, name))
+	if err := table.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var id string
+	for v := range table.state.version + 1 {
+		actions, err := table.readCommit(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range actions {
+			if a.MetaData == nil {
+				continue
+			}
+			if changes++; id != "" && a.MetaData.ID != id {
+				t.Errorf("%s: version %d has another table id", name, v)
+			}
+			id = a.MetaData.ID
+		}
+	}
+	var s deltaStruct
+	if err := json.Unmarshal([]byte(table.state.meta.SchemaString), &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range s.Fields {
+		columns = append(columns, f.String())
+	}
+	return columns, changes
 }
 
 func TestArchiverCopiesTheLog(t *testing.T) {
@@ -273,7 +357,7 @@ func TestArchiverSurvivesDeathAtEveryStep(t *testing.T) {
 			t.Fatalf("after death at step %d, %s", n, step)
 		}
 	}
-	for _, step := range []string{stepRejected, stepBuffered, stepFile, stepFiles, stepCommit, stepCutTypes, stepBegun, stepCut} {
+	for _, step := range []string{stepRejected, stepBuffered, stepFile, stepFiles, stepCommit, stepCutTypes, stepBegun, stepWidened, stepCut} {
 		if !died[step] {
 			t.Errorf("no test died at %q", step)
 		}

@@ -78,6 +78,31 @@ func (m *arrayMaker) dictionary(p *page, validity *memory.Buffer, nulls int) (ar
 	return array.NewDictionaryData(data), nil
 }
 
+// part is n rows of an array. What arrays otherwise find out when they are first asked, their nulls and
+// dictionary, is found out now, so that whoever reads the part changes nothing in it.
+func part(arr arrow.Array, from, n int) arrow.Array {
+	if from > 0 || n < arr.Len() {
+		arr = array.NewSlice(arr, int64(from), int64(from+n))
+	}
+	arr.NullN()
+	if d, ok := arr.(*array.Dictionary); ok {
+		d.Dictionary()
+	}
+	return arr
+}
+
+// nulls are n nulls of a field's type; of strings, in a dictionary.
+func nulls(typ arrow.DataType, n int) arrow.Array {
+	if typ.ID() != arrow.STRING {
+		return array.MakeArrayOfNull(memory.DefaultAllocator, typ, n)
+	}
+	// The codes under the nulls are 0, which is an entry for whoever looks codes up before the nulls.
+	text := array.NewData(arrow.BinaryTypes.String, 1, []*memory.Buffer{nil, buffer([]uint32{0, 0}), memory.NewBufferBytes(nil)}, nil, 0, 0)
+	validity := memory.NewBufferBytes(make([]byte, bitutil.BytesForBits(int64(n))))
+	return array.NewDictionaryData(array.NewDataWithDictionary(dictionaryType, n,
+		[]*memory.Buffer{validity, buffer(make([]int32, n))}, n, 0, text))
+}
+
 // buffer is a slice's memory.
 func buffer[T any](s []T) *memory.Buffer {
 	if len(s) == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"watershed/internal/durable"
 )
@@ -17,6 +18,10 @@ type change struct {
 	txns      []txn
 	expect    map[string]int64 // by app id: the version recorded so far; absent: none
 	absent    string           // an app id that must not be recorded yet
+
+	// revise, if set, returns the table's new metaData; nil if nothing is to be done any more. It is
+	// asked again after a lost race.
+	revise func(*state) (*metaData, error)
 }
 
 // A conflictError says that a commit by somebody else took away what a change builds on.
@@ -78,6 +83,17 @@ func (t *Table) commit(ctx context.Context, c *change) (int64, error) {
 		}
 		if err := c.check(t.state); err != nil {
 			return 0, err
+		}
+		actions := actions
+		if c.revise != nil {
+			m, err := c.revise(t.state)
+			if err != nil {
+				return 0, err
+			}
+			if m == nil { // somebody else has made the very revision
+				return t.state.version, nil
+			}
+			actions = append(slices.Clip(actions), action{MetaData: m})
 		}
 		v := t.state.version + 1
 		// If we stop before the name is linked, the data files lie there unnamed, and nothing happened.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -31,7 +30,7 @@ func dataFile(t testing.TB, rows int) (*Table, File, []byte) {
 // scanBytes scans Parquet bytes as a data file of the event with every type.
 func scanBytes(b []byte) error {
 	ev := everyType()
-	s, err := openScan(bytes.NewReader(b), int64(len(b)), ev, columnNames(ev))
+	s, err := openScan(bytes.NewReader(b), ev, File{Size: int64(len(b))}, columnNames(ev))
 	for err == nil {
 		var rec arrow.Record
 		if rec, err = s.next(); err == nil {
@@ -83,27 +82,6 @@ func TestScanFindsDamage(t *testing.T) {
 	}
 	if err := table.Scan(t.Context(), f, []string{"nothing"}, nil); err == nil || errors.As(err, new(*CorruptError)) {
 		t.Errorf("unknown column: got %v; want an error that is no CorruptError", err)
-	}
-}
-
-func TestOpenRefusesAnotherDefinition(t *testing.T) {
-	root := t.TempDir()
-	mustOpen(t, root, smallEvent("a"))
-	wider := smallEvent("a")
-	wider.Fields = append(wider.Fields, wider.Fields[2])
-	wider.Fields[3].Name = "m"
-	other := smallEvent("a")
-	other.Fields[2].Optional = false
-	id := smallEvent("a")
-	id.ID = "n"
-	if _, err := Open(t.Context(), root, wider); err == nil || !strings.Contains(err.Error(), "_seq") {
-		t.Errorf("wider: got %v", err)
-	}
-	if _, err := Open(t.Context(), root, other); err == nil || !strings.Contains(err.Error(), "n long") {
-		t.Errorf("not optional: got %v", err)
-	}
-	if _, err := Open(t.Context(), root, id); err == nil || !strings.Contains(err.Error(), "id field") {
-		t.Errorf("other id: got %v", err)
 	}
 }
 

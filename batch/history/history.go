@@ -15,6 +15,8 @@
 //   - A commit is a file put at exactly the version after the one that its writer had read, unless the
 //     name is taken. Whoever loses the race reads the winner's commit, checks again that what it wants
 //     to do still makes sense, and tries the next version. So any number of processes may write.
+//   - Columns are only added, as optional ones, and required ones only become optional. What an older
+//     file lacks is null.
 //   - What a loop has archived is recorded in the commit that archives it, as a Delta txn. There is no
 //     second place to keep in step, and an event of the log is in history exactly once.
 package history
@@ -27,9 +29,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/google/uuid"
 
@@ -69,31 +71,33 @@ type mark struct {
 	version int64
 }
 
-// Open opens the table of an event type below root and creates it if it is absent. It refuses a table
-// that was created for another definition of the type.
+// Open opens the table of an event type below root and creates it if it is absent. A table that was
+// created for another definition of the type is widened if that is possible: the definition may add
+// optional fields and make required ones optional. It may also be an older one, that lacks optional
+// fields of the table: rows written by it have nulls there. Any other is a *MismatchError.
 func Open(ctx context.Context, root string, ev *schemas.Event) (*Table, error) {
-	return open(ctx, root, ev, nil)
-}
-
-// open is Open; a table that is absent is created with the txns given in its first commit.
-func open(ctx context.Context, root string, ev *schemas.Event, first []txn) (*Table, error) {
 	t := &Table{dir: filepath.Join(root, ev.Name), event: ev, now: time.Now}
-	if err := durable.MkdirAll(t.logDir()); err != nil {
-		return nil, fmt.Errorf("open history of %s: %w", ev.Name, err)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	err := t.load(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = t.create(ctx, first)
+	err := durable.MkdirAll(t.logDir())
+	if err == nil {
+		err = t.loadOrCreate(ctx)
 	}
 	if err == nil {
-		err = t.checkSchema()
+		err = t.widen(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open history of %s: %w", ev.Name, err)
 	}
 	return t, nil
+}
+
+func (t *Table) loadOrCreate(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := t.load(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = t.create(ctx)
+	}
+	return err
 }
 
 // readOnly is a table whose definition is not known: good for what the log says.
@@ -119,7 +123,7 @@ func (t *Table) Dir() string { return t.dir }
 func (t *Table) logDir() string { return filepath.Join(t.dir, logDirName) }
 
 // create puts version 0. Of several creators one wins; the others read what it put.
-func (t *Table) create(ctx context.Context, first []txn) error {
+func (t *Table) create(ctx context.Context) error {
 	schema, err := deltaSchema(t.event)
 	if err != nil {
 		return err
@@ -133,12 +137,9 @@ func (t *Table) create(ctx context.Context, first []txn) error {
 			Format:           fileFormat{Provider: "parquet", Options: map[string]string{}},
 			SchemaString:     schema,
 			PartitionColumns: []string{dateColumn},
-			Configuration:    map[string]string{"watershed.id": t.event.ID, "watershed.time": t.event.Time},
+			Configuration:    map[string]string{configID: t.event.ID, configTime: t.event.Time},
 			CreatedTime:      now,
 		}},
-	}
-	for i := range first {
-		actions = append(actions, action{Txn: &first[i]})
 	}
 	err = t.put(0, actions)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -146,27 +147,6 @@ func (t *Table) create(ctx context.Context, first []txn) error {
 	}
 	// If we stop here, the table exists and is empty: the next Open reads it.
 	return t.load(ctx)
-}
-
-func (t *Table) checkSchema() error {
-	m := t.state.meta
-	want, err := deltaSchema(t.event)
-	if err != nil {
-		return err
-	}
-	if diff := schemaDifference(m.SchemaString, want); diff != "" {
-		return fmt.Errorf("%s holds another definition of %s: %s", t.dir, t.event.Name, diff)
-	}
-	for _, c := range []struct{ key, want string }{{"watershed.id", t.event.ID}, {"watershed.time", t.event.Time}} {
-		if got := m.Configuration[c.key]; got != c.want {
-			return fmt.Errorf("%s holds another definition of %s: its %s field is %q, not %q",
-				t.dir, t.event.Name, strings.TrimPrefix(c.key, "watershed."), got, c.want)
-		}
-	}
-	if !slices.Equal(m.PartitionColumns, []string{dateColumn}) {
-		return fmt.Errorf("%s is partitioned by %v, not by %s", t.dir, m.PartitionColumns, dateColumn)
-	}
-	return nil
 }
 
 // A Snapshot is one version of a table: the files that it consists of.
@@ -197,6 +177,8 @@ type File struct {
 	Import  bool   // its rows came by an import, not through the log
 	MinSeq  uint64 // smallest and largest _seq; 0 for imports
 	MaxSeq  uint64
+
+	columns unique.Handle[string] // the file's, sorted, each followed by a comma; zero: not known
 }
 
 // Snapshot returns the newest version. Only commits that were not read before are read.

@@ -175,7 +175,7 @@ func (s *parquetSource) record(n int) arrow.Record {
 	for i, c := range s.columns {
 		switch {
 		case c != nil:
-			arrays = append(arrays, array.NewSlice(c.page, int64(c.at), int64(c.at+n)))
+			arrays = append(arrays, part(c.page, c.at, n))
 			c.at += n
 		case s.info.event.Fields[i].Name == s.info.event.ID:
 			arrays = append(arrays, rowIDs(s.info.name, s.row, n))

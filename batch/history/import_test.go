@@ -405,7 +405,7 @@ func TestImportWhileArchiving(t *testing.T) {
 	wg.Wait()
 	s := snapshot(t, table)
 	last := l.cuts[len(l.cuts)-1].Position.Seq
-	if want := int64(10 + len(l.want("a", last))); s.Rows() != want || s.Txns[testApp] != int64(last) {
+	if want := int64(10 + len(l.want(l.cuts[0].Definitions.Events[0], last))); s.Rows() != want || s.Txns[testApp] != int64(last) {
 		t.Errorf("got %d rows, txn %d; want %d, %d", s.Rows(), s.Txns[testApp], want, last)
 	}
 }

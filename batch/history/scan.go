@@ -19,11 +19,13 @@ import (
 
 // Scan reads the named columns (declared fields, _seq, _row) of a file in the file's order, and calls fn
 // with one record after the other, usually of 32,768 rows. Only the pages of those columns are read.
+// Every row of a file that was written before a field was added is null there.
 //
 // A string column comes as a dictionary with int32 indexes where it is stored so, and then its
-// dictionary is one object for all records of a row group; else as plain strings. The records' memory
-// is immutable and never used again: they may be kept, and read by several goroutines. An error of fn ends the scan and is returned.
-// A file that is damaged, or not what history writes, is a *CorruptError.
+// dictionary is one object for all records of a row group, and where it is not stored at all; else as
+// plain strings. The records' memory is immutable and never used again: they may be kept, and read by
+// several goroutines. An error of fn ends the scan and is returned. A file that is damaged, or not what
+// history writes, is a *CorruptError.
 func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arrow.Record) error) error {
 	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
 	file, err := os.Open(name)
@@ -38,7 +40,7 @@ func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arro
 	if info.Size() != f.Size {
 		return &CorruptError{name, fmt.Errorf("%d bytes, not the %d committed", info.Size(), f.Size)}
 	}
-	s, err := openScan(file, info.Size(), t.event, columns)
+	s, err := openScan(file, t.event, f, columns)
 	if err != nil {
 		return corrupt(name, err)
 	}
@@ -63,9 +65,9 @@ func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arro
 }
 
 // A columnError is a mistake of the caller, not of the file.
-type columnError struct{ name string }
+type columnError struct{ name, mistake string }
 
-func (e *columnError) Error() string { return "the type has no field " + e.name }
+func (e *columnError) Error() string { return "field " + e.name + " " + e.mistake }
 
 func corrupt(name string, err error) error {
 	var unknown *columnError
@@ -96,7 +98,9 @@ type scan struct {
 type scanColumn struct {
 	name     string
 	leaf     int
-	optional bool
+	missing  bool // in the file: it was added to the type later
+	optional bool // in the definition
+	levels   bool // in the file: it says by row whether there is a value
 	width    int
 	physical format.Type
 	maker    arrayMaker
@@ -105,18 +109,18 @@ type scanColumn struct {
 	at       int // row of page that comes next
 }
 
-func openScan(r io.ReaderAt, size int64, ev *schemas.Event, columns []string) (s *scan, err error) {
+func openScan(r io.ReaderAt, ev *schemas.Event, f File, columns []string) (s *scan, err error) {
 	defer recoverCorrupt(&err)
-	file, err := openParquet(r, size)
+	file, err := openParquet(r, f.Size)
 	if err != nil {
 		return nil, err
 	}
-	s = &scan{file: r, size: size, meta: file.Metadata(), rows: file.NumRows()}
+	s = &scan{file: r, size: f.Size, meta: file.Metadata(), rows: file.NumRows()}
 	types := ev.ArrowSchema()
 	for _, name := range columns {
 		at := types.FieldIndices(name)
 		if len(at) != 1 {
-			return nil, &columnError{name}
+			return nil, &columnError{name, "is not defined"}
 		}
 		c := &scanColumn{name: name, physical: format.Int64, maker: arrayMaker{typ: types.Field(at[0]).Type}}
 		if f := ev.Field(name); f != nil {
@@ -124,7 +128,7 @@ func openScan(r io.ReaderAt, size int64, ev *schemas.Event, columns []string) (s
 		} else if name == schemas.RowColumn {
 			c.physical = format.Int32
 		}
-		if err := c.find(file.Schema()); err != nil {
+		if err := c.find(file.Schema(), f); err != nil {
 			return nil, fmt.Errorf("column %s: %w", name, err)
 		}
 		s.columns = append(s.columns, c)
@@ -132,17 +136,17 @@ func openScan(r io.ReaderAt, size int64, ev *schemas.Event, columns []string) (s
 	return s, nil
 }
 
-func (c *scanColumn) find(schema *parquet.Schema) error {
+func (c *scanColumn) find(schema *parquet.Schema, f File) error {
 	leaf, ok := schema.Lookup(c.name)
 	if !ok {
-		return errors.New("is not in the file")
-	}
-	want := 0
-	if c.optional {
-		want = 1
+		if !c.optional || f.has(c.name) {
+			return errors.New("is not in the file")
+		}
+		c.missing = true
+		return nil
 	}
 	typ := leaf.Node.Type()
-	if leaf.MaxRepetitionLevel != 0 || leaf.MaxDefinitionLevel != want || format.Type(typ.Kind()) != c.physical {
+	if leaf.MaxRepetitionLevel != 0 || leaf.MaxDefinitionLevel > 1 || format.Type(typ.Kind()) != c.physical {
 		return fmt.Errorf("is stored as %s", typ)
 	}
 	if c.physical == format.FixedLenByteArray {
@@ -150,6 +154,7 @@ func (c *scanColumn) find(schema *parquet.Schema) error {
 			return fmt.Errorf("is stored as %s", typ)
 		}
 	}
+	c.levels = leaf.MaxDefinitionLevel == 1
 	c.leaf = leaf.ColumnIndex
 	return nil
 }
@@ -200,6 +205,9 @@ func (s *scan) next() (rec arrow.Record, err error) {
 func (s *scan) openGroup() error {
 	g := &s.meta.RowGroups[s.group]
 	for _, c := range s.columns {
+		if c.missing {
+			continue
+		}
 		if c.leaf >= len(g.Columns) {
 			return fmt.Errorf("row group %d has no column %s", s.group, c.name)
 		}
@@ -208,7 +216,7 @@ func (s *scan) openGroup() error {
 			return fmt.Errorf("column %s of row group %d is %s", c.name, s.group, meta.Type)
 		}
 		var err error
-		if c.chunk, err = openChunk(s.file, s.size, meta, g.NumRows, c.optional, c.width); err != nil {
+		if c.chunk, err = openChunk(s.file, s.size, meta, g.NumRows, c.levels, c.width); err != nil {
 			return fmt.Errorf("column %s of row group %d: %w", c.name, s.group, err)
 		}
 		c.page, c.at, c.maker.dict = nil, 0, nil
@@ -220,6 +228,13 @@ func (s *scan) openGroup() error {
 
 // load makes sure that there is a row to take.
 func (c *scanColumn) load() error {
+	if c.missing {
+		if c.page == nil {
+			c.page = nulls(c.maker.typ, pageRows)
+		}
+		c.at = 0 // the same for all rows
+		return nil
+	}
 	if c.page != nil && c.at < c.page.Len() {
 		return nil
 	}
@@ -230,6 +245,9 @@ func (c *scanColumn) load() error {
 	if err != nil {
 		return err
 	}
+	if p.levels != nil && !c.optional {
+		return &columnError{c.name, "is null here, and this definition does not make it optional: use a later one"}
+	}
 	c.page, err = c.maker.make(p)
 	c.at = 0
 	return err
@@ -238,12 +256,5 @@ func (c *scanColumn) load() error {
 func (c *scanColumn) take(n int) arrow.Array {
 	from := c.at
 	c.at += n
-	arr := c.page
-	if from > 0 || n < c.page.Len() {
-		arr = array.NewSlice(c.page, int64(from), int64(from+n))
-	}
-	if d, ok := arr.(*array.Dictionary); ok {
-		d.Dictionary() // makes it, so that whoever reads the record changes nothing in it
-	}
-	return arr
+	return part(c.page, from, n)
 }

@@ -42,7 +42,7 @@ shown differs from history without an explanation (or a rebuild found slices tha
 					return err
 				}
 			}
-			report, err := a.runBatch(cmd.Context(), e, cfg)
+			report, err := a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
 			return a.batchDone(report, err, asJSON)
 		},
 	}
@@ -54,10 +54,9 @@ shown differs from history without an explanation (or a rebuild found slices tha
 	return cmd
 }
 
-// runBatch runs one batch with a line of progress on standard error.
-func (a *app) runBatch(ctx context.Context, e *engines, cfg batch.Config) (*batch.Report, error) {
+// runBatch runs one batch and shows its progress.
+func (a *app) runBatch(ctx context.Context, e *engines, cfg batch.Config, p *progress) (*batch.Report, error) {
 	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
-	p := a.newProgress("batch")
 	defer p.done()
 	cfg.Progress = p.step
 	return batch.Run(ctx, e.log, e.db, cfg)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -76,6 +77,7 @@ It uses engines of its own in a new directory, and stays up afterwards unless --
 // A demo is one under way.
 type demo struct {
 	a        *app
+	out      io.Writer // of the story
 	e        *engines
 	source   string // the flights' Parquet file
 	endpoint string
@@ -207,7 +209,7 @@ func (d *demo) importHistory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := d.a.importFile(ctx, table, history.ImportConfig{Path: d.source, Map: flightMap, To: juneBegins})
+	r, err := d.a.importFile(ctx, table, history.ImportConfig{Path: d.source, Map: flightMap, To: juneBegins}, d.a.liveProgress("import"))
 	if err != nil {
 		return err
 	}
@@ -217,7 +219,7 @@ func (d *demo) importHistory(ctx context.Context) error {
 }
 
 func (d *demo) batch(ctx context.Context) (*batch.Report, error) {
-	return d.a.runBatch(ctx, d.e, batch.Config{})
+	return d.a.runBatch(ctx, d.e, batch.Config{}, d.a.liveProgress("batch"))
 }
 
 func (d *demo) sayBatch(what string, r *batch.Report) {
@@ -259,7 +261,7 @@ func (d *demo) finish(exit bool) error {
 	}
 	d.say("all %d answers equal; %.0f MB of memory at most, ClickHouse aside", len(d.report.Checks), d.report.PeakMB)
 	if !exit {
-		fmt.Fprintf(d.a.stderr, `
+		fmt.Fprintf(d.out, `
 It stays up at http://%s until you press Ctrl-C. Try:
   %s query --dir %s 'SELECT * FROM days ORDER BY day LIMIT 5'
   curl 'http://%s/v1/views/departures_by_hour?dimensions=origin&measures=flights,late&order=-flights&limit=5'

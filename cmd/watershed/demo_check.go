@@ -35,7 +35,7 @@ type question struct {
 
 // digest makes one line of a whole table: how many rows, and a hash of all their values.
 func digest(columns, table string) string {
-	return "SELECT count() AS groups, hex(sum(cityHash64(" + columns + "))) AS digest FROM " + table
+	return "SELECT concat(toString(count()), ' groups, hash ', hex(sum(cityHash64(" + columns + ")))) AS digest FROM " + table
 }
 
 var questions = []question{
@@ -99,9 +99,9 @@ func (d *demo) check(ctx context.Context, stage string, before time.Time) error 
 		if !c.OK {
 			verdict = "NOT EQUAL"
 		}
-		d.say("  %-46s %s", q.name, verdict)
-		d.say("    merged  %s", got)
-		d.say("    source  %s", want)
+		d.say("  %-9s  %s", verdict, c.Name)
+		d.say("             views   %s", got)
+		d.say("             source  %s", want)
 	}
 	return nil
 }
@@ -123,9 +123,9 @@ func oneRow(ctx context.Context, db interface {
 	for rows.Next() {
 		for i := range rows.Columns {
 			if len(out) > 0 {
-				out = append(out, " | "...)
+				out = append(out, ", "...)
 			}
-			out = rows.AppendJSON(out, i)
+			out = append(out, cell(rows.AppendJSON(nil, i))...)
 		}
 	}
 	return string(out), errors.Join(rows.Err(), rows.Close())

@@ -16,14 +16,17 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"watershed/batch"
 	"watershed/internal/eventlog"
 	"watershed/serving/store"
 )
 
-// eventsPerMessage is how the demo's producer packs its events.
-const eventsPerMessage = 200
+const (
+	eventsPerMessage = 200     // how the demo's producer packs its events
+	pace             = 150_000 // events/s of June's last third, so that the second batch's cut falls into it
+)
 
 // june publishes June while queries run and, during its last third, a batch.
 func (d *demo) june(ctx context.Context) (*batch.Report, error) {
@@ -107,11 +110,17 @@ func (d *demo) publishJune(ctx context.Context, messages [][]byte, watch *visibi
 	}
 	defer pub.Close()
 	total := base
+	limit := rate.NewLimiter(rate.Inf, eventsPerMessage)
 	for i, m := range messages {
 		if i == len(messages)*2/3 {
+			limit.SetLimit(pace)
 			close(lastThird)
 		}
-		total += int64(bytes.Count(m, []byte{'\n'}))
+		events := bytes.Count(m, []byte{'\n'})
+		if err := limit.WaitN(ctx, events); err != nil {
+			return err
+		}
+		total += int64(events)
 		watch.published(total)
 		if err := pub.Publish(ctx, "departure", m, "june-"+strconv.Itoa(i)); err != nil {
 			return err

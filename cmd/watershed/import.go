@@ -41,7 +41,7 @@ Imported events appear in the views with the next batch.`,
 			var reports []imported
 			for _, path := range args[1:] {
 				cfg.Path = path
-				r, err := a.importFile(cmd.Context(), table, cfg)
+				r, err := a.importFile(cmd.Context(), table, cfg, a.newProgress("import"))
 				if err != nil {
 					return err
 				}
@@ -126,8 +126,7 @@ func lastDefinitions(ctx context.Context, log *eventlog.Log) (*schemas.Set, erro
 	return &cut.Definitions, nil
 }
 
-func (a *app) importFile(ctx context.Context, table *history.Table, cfg history.ImportConfig) (history.ImportReport, error) {
-	p := a.newProgress("import")
+func (a *app) importFile(ctx context.Context, table *history.Table, cfg history.ImportConfig, p *progress) (history.ImportReport, error) {
 	defer p.done()
 	cfg.Progress = p.bytes
 	return history.Import(ctx, table, cfg)

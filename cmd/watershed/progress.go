@@ -16,6 +16,7 @@ type progress struct {
 	a     *app
 	what  string
 	live  bool
+	quiet bool // no lines of finished steps
 	bar   *progressbar.ProgressBar
 	name  string
 	began time.Time
@@ -23,6 +24,13 @@ type progress struct {
 
 func (a *app) newProgress(what string) *progress {
 	return &progress{a: a, what: what, live: isTerminal(a.stderr)}
+}
+
+// liveProgress shows the line that is rewritten, and nothing of it afterwards.
+func (a *app) liveProgress(what string) *progress {
+	p := a.newProgress(what)
+	p.quiet = true
+	return p
 }
 
 // step takes a batch's progress.
@@ -65,6 +73,9 @@ func (p *progress) finish() {
 	if p.bar != nil {
 		_ = p.bar.Finish()
 		p.bar = nil
+	}
+	if p.quiet {
+		return
 	}
 	fmt.Fprintf(p.a.stderr, "%s: %-9s %6.2f s\n", p.what, p.name, time.Since(p.began).Seconds())
 }

@@ -3,47 +3,65 @@ SHELL       := /bin/bash
 GO          ?= go
 BIN         := bin/watershed
 ENGINE      := internal/devserver/engine
+MODULES     := $(ENGINE)/node_modules
 VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+ARGS        ?=
 FUZZTIME    ?= 60s
 BENCHTIME   ?= 1s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz clean
+.DELETE_ON_ERROR:
+.PHONY: help setup build demo test lint bench fuzz clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(ENGINE)/node_modules/.ready ## fetch the ClickHouse library and the demo's flights (npm ci)
+setup: $(MODULES)/.ready ## fetch the ClickHouse library and the demo's flights (npm ci)
 
-$(ENGINE)/node_modules/.ready: $(ENGINE)/package-lock.json
+# The library is an optional dependency, which npm leaves out without a word where it does not
+# fit or cannot be had; so look.
+$(MODULES)/.ready: $(ENGINE)/package-lock.json $(ENGINE)/package.json
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js and npm (Debian: apt-get install nodejs npm)" >&2; exit 1; }
 	npm ci --prefix $(ENGINE) --no-audit --no-fund --loglevel=error
+	@[ -n "$$(find $(MODULES)/@chdb -name libchdb.so 2>/dev/null)" ] || { \
+	  echo "npm brought no ClickHouse library: it is there for linux/amd64 with glibc alone, and this is $$(uname -sm). Otherwise see what 'npm ci --prefix $(ENGINE)' says." >&2; exit 1; }
 	@touch $@
 
-build: ## build bin/watershed
-	@command -v $(GO) >/dev/null || { echo "go is missing: install Go 1.26 or newer" >&2; exit 1; }
+go:
+	@command -v $(GO) >/dev/null || { echo "go is missing: install Go 1.26 or newer, see https://go.dev/doc/install" >&2; exit 1; }
+
+# The race detector needs a C compiler; nothing else does.
+cc:
+	@command -v gcc >/dev/null || command -v cc >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "the race detector needs a C compiler: installing gcc" >&2; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
+	  else \
+	    echo "the race detector needs a C compiler: run 'apt-get install gcc libc6-dev' as root" >&2; exit 1; \
+	  fi; }
+
+build: go ## build bin/watershed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN) ./cmd/watershed
 
-demo: setup build ## three million flights through both layers; stays up afterwards (ARGS=--exit to leave)
+demo: setup build ## three million flights through both layers; stays up afterwards (ARGS=--exit: leaves)
 	$(BIN) demo $(ARGS)
 
-test: setup ## every test, on real engines, with the race detector
-	@command -v gcc >/dev/null || command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+test: go cc setup ## every test, on real engines, with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
-lint: ## gofmt, go vet, and the import table
+lint: go ## gofmt, go vet, and the import table
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) test ./internal/layout
 
-bench: setup ## the benchmarks beside the code
-	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./schemas/... ./internal/decode ./batch/... ./speed
+bench: go setup ## the benchmarks beside the code, each for BENCHTIME (1s)
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
-fuzz: setup ## each fuzz target for FUZZTIME (60s)
+fuzz: go setup ## each fuzz target for FUZZTIME (60s)
 	@$(GO) list ./... | while read -r pkg; do \
-	  for f in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz'); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; done
 
 clean: ## remove what was built and fetched
-	rm -rf bin $(ENGINE)/node_modules
+	rm -rf bin $(MODULES)

@@ -57,7 +57,7 @@ func (l *lane) flush(ctx, outer context.Context) error {
 			return p
 		}
 		l.remove(p.plan)
-		l.s.detach(ctx, outer, p.plan, p.cause)
+		l.s.detach(ctx, outer, p)
 	}
 	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, began: time.Now(), done: make(chan struct{})}
 	due := time.Since(l.savedAt) >= saveEvery

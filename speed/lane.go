@@ -29,6 +29,7 @@ type lane struct {
 	inflight *flush           // the flush that is being inserted
 	took     time.Duration    // how long the last flush took
 
+	types   map[string]*schemas.Event // that the cuts met so far define
 	readers map[string]*column.Reader // by event type
 	window  *window
 }
@@ -41,11 +42,21 @@ type planState struct {
 }
 
 func (s *session) newLane(epoch uint64) *lane {
-	return &lane{s: s, epoch: epoch, readers: make(map[string]*column.Reader),
+	return &lane{s: s, epoch: epoch, types: make(map[string]*schemas.Event), readers: make(map[string]*column.Reader),
 		window: newWindow(s.w.cfg.Horizon, s.w.cfg.HorizonRows)}
 }
 
+// define notes the event types of a cut. Those of one name are the same, but for fields added.
+func (l *lane) define(cut *schemas.Cut) {
+	for _, set := range []*schemas.Set{&cut.Retiring, &cut.Definitions} {
+		for _, ev := range set.Events {
+			l.types[ev.Name] = ev
+		}
+	}
+}
+
 func (l *lane) add(p *view.Plan, m schemas.Mark) {
+	l.types[p.Event.Name] = p.Event
 	l.plans = append(l.plans, &planState{plan: p, fold: p.NewFold(), mark: m})
 }
 
@@ -190,18 +201,20 @@ func (l *lane) fold(c *schemas.Chunk) error {
 		if err != nil {
 			return err
 		}
-		var kept []int32 // nil: all; shared by all plans of the type
-		known := false
+		// The main lane remembers events of every type: a view that the next cut defines must
+		// know which of its events came before.
+		ev := l.types[name]
+		if ev == nil || l.alone && l.plans[0].plan.Event.Name != name {
+			continue
+		}
+		kept, err := l.window.filter(ev, block, c.LastTime)
+		if err != nil {
+			return fmt.Errorf("find duplicates of %s: %w", name, err)
+		}
+		l.s.w.stats.duplicates.Add(uint64(dropped(block, kept)))
 		for _, p := range l.plans {
 			if p.plan.Event.Name != name {
 				continue
-			}
-			if !known {
-				if kept, err = l.window.filter(p.plan.Event, block, c.LastTime); err != nil {
-					return fmt.Errorf("find duplicates of %s: %w", name, err)
-				}
-				known = true
-				l.s.w.stats.duplicates.Add(uint64(dropped(block, kept)))
 			}
 			rows := after(seqs.Ints, p.mark.Position.Seq, kept)
 			if rows != nil && len(rows) == 0 {
@@ -271,6 +284,7 @@ func (l *lane) boundary(ctx, outer context.Context, cut *schemas.Cut) error {
 	if err != nil {
 		return fmt.Errorf("cut %d: %w", cut.Number, err)
 	}
+	l.define(cut)
 	if !l.alone {
 		if err := l.s.w.sink.EnsurePlans(ctx, plans, cut.Number == 1); err != nil {
 			return err
@@ -278,21 +292,11 @@ func (l *lane) boundary(ctx, outer context.Context, cut *schemas.Cut) error {
 	}
 	mark := schemas.Mark{Epoch: cut.Number, Position: cut.Position}
 	marks := make(map[string]schemas.Mark)
-	var next []*planState
-	for _, plan := range plans {
-		at := slices.IndexFunc(l.plans, func(p *planState) bool { return p.plan.Hash == plan.Hash })
-		switch {
-		case at >= 0 && l.plans[at].mark.Position.Seq >= cut.Position.Seq:
-			next = append(next, l.plans[at]) // it joined from a lane that was past the cut
-			continue
-		case at >= 0:
-			next = append(next, l.plans[at])
-		case l.alone || l.s.isApart(plan.Hash):
-			continue
-		default: // defined by this cut: it begins here
-			next = append(next, &planState{plan: plan, fold: plan.NewFold()})
+	next := l.plansBehind(cut, plans)
+	for _, p := range next {
+		if p.mark.Position.Seq < cut.Position.Seq {
+			marks[p.plan.Hash] = mark
 		}
-		marks[plan.Hash] = mark
 	}
 	if err := l.s.w.sink.SavePositions(ctx, l.s.term, marks); err != nil {
 		return l.s.failure(err)
@@ -305,6 +309,25 @@ func (l *lane) boundary(ctx, outer context.Context, cut *schemas.Cut) error {
 	l.plans, l.epoch, l.savedAt = next, cut.Number, time.Now()
 	l.s.w.stats.epoch.Store(cut.Number)
 	return nil
+}
+
+// plansBehind are the lane's plans from a cut on. A lane of one plan keeps it, and so does the
+// main lane when it reads a cut again whose boundary was stored: its plans are those of a later
+// one then.
+func (l *lane) plansBehind(cut *schemas.Cut, defined []*view.Plan) (next []*planState) {
+	if l.alone || cut.Number <= l.s.base {
+		return l.plans
+	}
+	for _, plan := range defined {
+		at := slices.IndexFunc(l.plans, func(p *planState) bool { return p.plan.Hash == plan.Hash })
+		switch {
+		case at >= 0:
+			next = append(next, l.plans[at])
+		case !l.s.isApart(plan.Hash): // defined by this cut: it begins here
+			next = append(next, &planState{plan: plan, fold: plan.NewFold()})
+		}
+	}
+	return next
 }
 
 // join moves the plan of a lane of its own, which has caught up, to the main lane: it stops

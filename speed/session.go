@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type session struct {
 	term uint64
 	main *lane
 	g    *errgroup.Group
+	base uint64 // the newest cut whose boundary was stored when the session began
 
 	mu    sync.Mutex      // guards apart
 	apart map[string]bool // plans (by hash) in lanes of their own
@@ -75,14 +77,15 @@ func (s *session) resume(ctx context.Context) ([]*lane, error) {
 		// plan that is past the cut proves that the cut was processed.
 		for _, m := range marks {
 			if m.Epoch >= cut.Number {
-				return s.lanes(ctx, cut.Number, plans, marks)
+				s.base = cut.Number
+				return s.lanes(ctx, cut, plans, marks)
 			}
 		}
 		if cut.Number == 1 {
-			if err := s.w.sink.PublishViews(ctx, plans); err != nil {
+			if err := s.publishFirst(ctx, plans, last); err != nil {
 				return nil, err
 			}
-			return s.lanes(ctx, 0, plans, marks)
+			return s.lanes(ctx, cut, plans, marks)
 		}
 		if cut, err = s.w.log.Cut(ctx, cut.Number-1); err != nil {
 			return nil, err
@@ -90,19 +93,41 @@ func (s *session) resume(ctx context.Context) ([]*lane, error) {
 	}
 }
 
-// lanes divides the plans: those near the foremost go together, each of the others alone. A
-// plan without a mark starts where the log starts (cut 1's plans) or, if it was left out of a
-// boundary that others passed, where they are not: it can only be rebuilt by a batch.
-func (s *session) lanes(ctx context.Context, epoch uint64, plans []*view.Plan, marks map[string]schemas.Mark) ([]*lane, error) {
+// publishFirst makes the merged views of the first plans. Those that a later cut defines anew are
+// the batch's to publish, which may have done so.
+func (s *session) publishFirst(ctx context.Context, plans []*view.Plan, last schemas.Cut) error {
+	now, err := view.CompileSet(&last.Definitions)
+	if err != nil {
+		return fmt.Errorf("cut %d: %w", last.Number, err)
+	}
+	var still []*view.Plan
+	for _, p := range plans {
+		if slices.ContainsFunc(now, func(q *view.Plan) bool { return q.Hash == p.Hash }) {
+			still = append(still, p)
+		}
+	}
+	return s.w.sink.PublishViews(ctx, still)
+}
+
+// lanes divides the plans of a cut: those near the foremost go together, each of the others
+// alone.
+func (s *session) lanes(ctx context.Context, cut schemas.Cut, plans []*view.Plan, marks map[string]schemas.Mark) ([]*lane, error) {
 	var front uint64
 	for _, m := range marks {
 		front = max(front, m.Position.Seq)
 	}
-	main := s.newLane(epoch)
+	main := s.newLane(s.base)
+	main.define(&cut)
 	s.main = main
 	lanes := []*lane{main}
 	for _, p := range plans {
-		m := marks[p.Hash]
+		m, begun := marks[p.Hash]
+		if !begun {
+			var err error
+			if m, err = s.beginning(ctx, p, cut); err != nil {
+				return nil, err
+			}
+		}
 		to := main
 		if m.Position.Seq+apartBehind < front {
 			to = s.newLane(m.Epoch)
@@ -120,49 +145,78 @@ func (s *session) lanes(ctx context.Context, epoch uint64, plans []*view.Plan, m
 	return lanes, nil
 }
 
+// beginning is where a plan of a cut begins of which nothing is stored: at the first of the cuts
+// in a row that define it, or with the log if that is cut 1.
+func (s *session) beginning(ctx context.Context, p *view.Plan, cut schemas.Cut) (schemas.Mark, error) {
+	for cut.Number > 1 {
+		before, err := s.w.log.Cut(ctx, cut.Number-1)
+		if err != nil {
+			return schemas.Mark{}, err
+		}
+		plans, err := plansOf(&before)
+		if err != nil {
+			return schemas.Mark{}, fmt.Errorf("cut %d: %w", before.Number, err)
+		}
+		if !slices.ContainsFunc(plans, func(q *view.Plan) bool { return q.Hash == p.Hash }) {
+			return schemas.Mark{Epoch: cut.Number, Position: cut.Position}, nil
+		}
+		cut = before
+	}
+	return schemas.Mark{}, nil
+}
+
 func (s *session) run(ctx context.Context, lanes []*lane) error {
 	g, inner := errgroup.WithContext(ctx)
 	s.g = g
 	for _, l := range lanes {
-		g.Go(func() error { return l.run(inner, ctx) })
+		g.Go(func() error {
+			err := l.run(inner, ctx)
+			if l.alone {
+				return s.retry(inner, ctx, err)
+			}
+			return err
+		})
 	}
 	return g.Wait()
 }
 
 // detach moves a plan that ClickHouse refused out of the main lane. It starts again from the
 // position that is stored for it, in a lane that retries without holding up the others.
-func (s *session) detach(ctx, outer context.Context, p *planState, cause error) {
-	s.w.stats.rejected.Add(1)
-	s.w.cfg.Logger.Error("speed: ClickHouse refused the states of a view; it goes on apart from the others",
-		"view", p.plan.Name(), "position", p.mark.Position.Seq, "error", cause)
+func (s *session) detach(ctx, outer context.Context, refused *refusedError) {
 	s.mu.Lock()
-	s.apart[p.plan.Hash] = true
+	s.apart[refused.plan.plan.Hash] = true
 	s.mu.Unlock()
 	if outer.Err() != nil {
 		return // the next start finds it behind, and goes on apart
 	}
-	s.g.Go(func() error {
-		for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
-				return nil
-			}
-			l := s.newLane(p.mark.Epoch)
-			l.alone = true
-			l.add(p.plan, p.mark)
-			if err := l.place(ctx); err != nil {
-				return err
-			}
-			err := l.run(ctx, outer)
-			var refused *refusedError
-			if !errors.As(err, &refused) {
-				return err
-			}
-			p = refused.plan
-			s.w.cfg.Logger.Error("speed: ClickHouse still refuses the states of a view", "view", p.plan.Name(), "error", err)
+	s.g.Go(func() error { return s.retry(ctx, outer, refused) })
+}
+
+// retry goes on after a lane of one plan has ended: as often as ClickHouse refuses the plan's
+// states, with ever longer pauses.
+func (s *session) retry(ctx, outer context.Context, err error) error {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		var refused *refusedError
+		if !errors.As(err, &refused) {
+			return err
 		}
-	})
+		p := refused.plan
+		s.w.stats.rejected.Add(1)
+		s.w.cfg.Logger.Error("speed: ClickHouse refused the states of a view; it goes on apart from the others",
+			"view", p.plan.Name(), "position", p.mark.Position.Seq, "again_in", wait, "error", refused.cause)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+		l := s.newLane(p.mark.Epoch)
+		l.alone = true
+		l.add(p.plan, p.mark)
+		if err := l.place(ctx); err != nil {
+			return err
+		}
+		err = l.run(ctx, outer)
+	}
 }
 
 func (s *session) isApart(hash string) bool {

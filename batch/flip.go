@@ -15,8 +15,8 @@ const keepBuilds = 3
 // flip makes the build live.
 //
 //  1. The build's rows. If we stop here, it is a complete build that nothing shows.
-//  2. Views whose definition the live build does not cover are pointed at the new one. From
-//     here to 3 those views, and only those, answer with an error, never with half.
+//  2. All views are pointed at their newest definitions. From here to 3 those whose definition
+//     the live build does not cover, and only those, answer with an error, never with half.
 //  3. One row in `live`. Every view shows the new build from this insert on; if its outcome
 //     is unknown to us, the next run reads what is live and goes on from that.
 func (r *run) flip(ctx context.Context, w *work) error {
@@ -29,13 +29,7 @@ func (r *run) flip(ctx context.Context, w *work) error {
 			"live", r.live.Build, "build", w.build.Number, "release", "watershed rollback --release")
 		return nil
 	}
-	var changed []*view.Plan
-	for _, p := range r.plans {
-		if _, covered := r.base.Plans[p.Hash]; !covered {
-			changed = append(changed, p)
-		}
-	}
-	if err := r.store.PublishViews(ctx, changed); err != nil {
+	if err := r.store.PublishViews(ctx, r.plans); err != nil {
 		return fmt.Errorf("publish views: %w", err)
 	}
 	if _, err := flip(ctx, r.log, r.store, r.term, r.live, schemas.Live{Build: w.build.Number, Cut: w.build.Cut}); err != nil {

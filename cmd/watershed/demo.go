@@ -77,11 +77,10 @@ It uses engines of its own in a new directory, and stays up afterwards unless --
 // A demo is one under way.
 type demo struct {
 	a        *app
-	out      io.Writer // of the story
 	e        *engines
 	source   string // the flights' Parquet file
 	endpoint string
-	json     bool // standard output is for the report alone
+	json     bool // print the report as JSON
 	report   demoReport
 	began    time.Time
 }
@@ -227,13 +226,17 @@ func (d *demo) sayBatch(what string, r *batch.Report) {
 		r.Build, r.Seconds.Total, r.Slices.Computed, r.Slices.Reused, r.Events)
 }
 
-// say prints a line of the story. With --json it goes to standard error.
-func (d *demo) say(format string, args ...any) {
-	out := d.a.stdout
+// story is where the story goes: with --json standard output is for the report alone.
+func (d *demo) story() io.Writer {
 	if d.json {
-		out = d.a.stderr
+		return d.a.stderr
 	}
-	fmt.Fprintf(out, "%6.2f s  "+format+"\n", append([]any{time.Since(d.began).Seconds()}, args...)...)
+	return d.a.stdout
+}
+
+// say prints a line of the story.
+func (d *demo) say(format string, args ...any) {
+	fmt.Fprintf(d.story(), "%6.2f s  "+format+"\n", append([]any{time.Since(d.began).Seconds()}, args...)...)
 }
 
 // finish prints the result; an answer that was not equal is an error.
@@ -261,7 +264,7 @@ func (d *demo) finish(exit bool) error {
 	}
 	d.say("all %d answers equal; %.0f MB of memory at most, ClickHouse aside", len(d.report.Checks), d.report.PeakMB)
 	if !exit {
-		fmt.Fprintf(d.out, `
+		fmt.Fprintf(d.story(), `
 It stays up at http://%s until you press Ctrl-C. Try:
   %s query --dir %s 'SELECT * FROM days ORDER BY day LIMIT 5'
   curl 'http://%s/v1/views/departures_by_hour?dimensions=origin&measures=flights,late&order=-flights&limit=5'

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,4 +94,38 @@ func TestDemoRefusesUsedDirectory(t *testing.T) {
 	if code != exitUsage || !strings.Contains(string(stderr), "is not empty") {
 		t.Errorf("exit code %d, %q; want %d and a word about the directory", code, stderr, exitUsage)
 	}
+}
+
+// TestDemoStaysUp: what it says when it does not leave names commands that exist.
+func TestDemoStaysUp(t *testing.T) {
+	f := func(asJSON bool) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		d := &demo{a: &app{stdout: &stdout, stderr: &stderr}, json: asJSON, endpoint: "127.0.0.1:1"}
+		if err := d.finish(false); err != nil {
+			t.Fatal(err)
+		}
+		story := stdout.String()
+		if asJSON {
+			story = stderr.String()
+			if !json.Valid(stdout.Bytes()) {
+				t.Errorf("standard output is not JSON alone: %s", &stdout)
+			}
+		}
+		tried := 0
+		for line := range strings.Lines(story) {
+			fields := strings.Fields(line)
+			if len(fields) > 1 && fields[0] == os.Args[0] {
+				if cmd, _, err := d.a.root().Find(fields[1:2]); err != nil || cmd.Name() != fields[1] {
+					t.Errorf("there is no command %s", fields[1])
+				}
+				tried++
+			}
+		}
+		if tried < 2 || !strings.Contains(story, "http://127.0.0.1:1") {
+			t.Errorf("it says %q; want an address and commands to try", story)
+		}
+	}
+	f(false)
+	f(true)
 }

@@ -6,7 +6,45 @@ import (
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/google/uuid"
 )
+
+// BenchmarkID scans ids of some shapes, on one core, and says what they take on disk.
+func BenchmarkID(b *testing.B) {
+	const n = rowGroupRows
+	r := newRand(51)
+	for name, id := range map[string]func(i int) string{
+		"row":    func(i int) string { return fmt.Sprintf("flights-3m.parquet#%d", 1_000_000+i) },
+		"number": func(i int) string { return fmt.Sprintf("ord-%d", 3*i+r.IntN(3)) },
+		"uuid4":  func(int) string { return uuid.NewString() },
+		"uuid7":  func(int) string { return uuid.Must(uuid.NewV7()).String() },
+		"hex":    func(int) string { return fmt.Sprintf("%016x", r.Uint64()) },
+	} {
+		ev := smallEvent("ids")
+		table := mustOpen(b, b.TempDir(), ev)
+		build := array.NewRecordBuilder(memory.DefaultAllocator, ev.ArrowSchema())
+		for i := range n {
+			build.Field(0).(*array.StringBuilder).Append(id(i))
+			build.Field(1).(*array.TimestampBuilder).Append(0)
+			build.Field(2).AppendNull()
+			build.Field(3).(*array.Int64Builder).Append(1)
+			build.Field(4).(*array.Int32Builder).Append(0)
+		}
+		addFile(b, table, build.NewRecord(), 0, testApp, 1)
+		f := snapshot(b, table).Files[0]
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := table.Scan(b.Context(), f, []string{"id"}, func(arrow.Record) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds()/1e6, "Mvalues/s")
+			b.ReportMetric(float64(f.Size)/n, "bytes/value")
+		})
+	}
+}
 
 // BenchmarkImport brings five months of flights into a new table.
 func BenchmarkImport(b *testing.B) {

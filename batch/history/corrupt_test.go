@@ -6,7 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
+	"runtime/metrics"
 	"slices"
 	"testing"
 
@@ -170,11 +170,14 @@ const maxScanBytes = 256 << 20
 // does not justify.
 func boundedScan(t *testing.T, b []byte) {
 	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
+	allocated := func() uint64 {
+		s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+		metrics.Read(s)
+		return s[0].Value.Uint64()
+	}
+	before := allocated()
 	_ = scanBytes(b)
-	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > maxScanBytes {
+	if got := allocated() - before; got > maxScanBytes {
 		t.Errorf("%d bytes of input took %d bytes of memory", len(b), got)
 	}
 }

@@ -1,12 +1,12 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -110,21 +110,28 @@ func addFile(t testing.TB, table *Table, rec arrow.Record, date int32, app strin
 
 // text is every row of a record as one line, so that records of different Arrow types compare.
 func text(rec arrow.Record) string {
-	var b bytes.Buffer
+	var b []byte
 	for i := range int(rec.NumRows()) {
 		for k := range int(rec.NumCols()) {
-			col := rec.Column(k)
-			if col.IsNull(i) {
-				b.WriteString("null|")
-			} else if d, ok := col.(*array.Decimal128); ok { // Arrow prints them by way of floats
-				fmt.Fprintf(&b, "%q|", decimalText(d.Value(i), int(col.DataType().(*arrow.Decimal128Type).Scale)))
-			} else {
-				fmt.Fprintf(&b, "%q|", col.ValueStr(i))
+			switch col := rec.Column(k).(type) {
+			case *array.Decimal128: // Arrow prints them by way of floats
+				if col.IsValid(i) {
+					b = strconv.AppendQuote(b, decimalText(col.Value(i), int(col.DataType().(*arrow.Decimal128Type).Scale)))
+				} else {
+					b = append(b, "null"...)
+				}
+			default:
+				if col.IsValid(i) {
+					b = strconv.AppendQuote(b, col.ValueStr(i))
+				} else {
+					b = append(b, "null"...)
+				}
 			}
+			b = append(b, '|')
 		}
-		b.WriteByte('\n')
+		b = append(b, '\n')
 	}
-	return b.String()
+	return string(b)
 }
 
 func columnNames(ev *schemas.Event) []string {
@@ -151,7 +158,7 @@ func scanText(t testing.TB, table *Table, f File) string {
 func TestScanReturnsWhatWasWritten(t *testing.T) {
 	ev := everyType()
 	r := rand.New(rand.NewPCG(1, 2))
-	for _, n := range []int{1, 100, pageRows, pageRows + 1, 2*pageRows + 77} {
+	for _, n := range []int{1, pageRows, pageRows + 1} {
 		table, err := Open(t.Context(), t.TempDir(), ev)
 		if err != nil {
 			t.Fatal(err)
@@ -179,11 +186,14 @@ func TestSnapshotAt(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	want := map[uint64]int64{}
-	for p := uint64(5); p < 5*250; p += 5 {
+	for p := uint64(5); p < 5*(2*checkpointEvery+10); p += 5 {
 		want[p] = addFile(t, table, randomRecord(r, ev, 3, 10, int64(p)), 10, "app", int64(p))
 	}
 	check := func(table *Table) {
 		for p, v := range want {
+			if at := (v + 2) % checkpointEvery; at > 4 && at != 50 {
+				continue // each read replays up to a hundred commits; it is about the checkpoints
+			}
 			s, err := table.SnapshotAt(t.Context(), "app", p)
 			if err != nil {
 				t.Fatal(err)
@@ -192,7 +202,7 @@ func TestSnapshotAt(t *testing.T) {
 				t.Fatalf("at %d: got version %d, %d files, txn %d; want version %d", p, s.Version, len(s.Files), s.Txns["app"], v)
 			}
 		}
-		for _, p := range []uint64{4, 7, 5 * 250} {
+		for _, p := range []uint64{4, 7, 5 * (2*checkpointEvery + 10)} {
 			if _, err := table.SnapshotAt(t.Context(), "app", p); !errors.Is(err, ErrNoSnapshot) {
 				t.Fatalf("at %d: got %v; want ErrNoSnapshot", p, err)
 			}

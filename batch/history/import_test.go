@@ -72,6 +72,7 @@ func TestImportFlightsByRange(t *testing.T) {
 	table := mustOpen(t, root, departure())
 	middle, end := time.Date(2001, 1, 8, 0, 0, 0, 0, time.UTC), time.Date(2001, 1, 15, 0, 0, 0, 0, time.UTC)
 	cfg := flights(t)
+	cfg.Path = someFlights(t, cfg.Path, 400_000)
 	cfg.To = middle
 	var last, total int64
 	cfg.Progress = func(done, of int64) { last, total = done, of }
@@ -139,17 +140,36 @@ type flightRow struct {
 	id, date, origin, destination, delay, distance string
 }
 
+// A sourceFlight is a row of the flights' file.
+type sourceFlight struct {
+	Date        int64  `parquet:"date,timestamp(microsecond)"`
+	Delay       int64  `parquet:"delay"`
+	Distance    int64  `parquet:"distance"`
+	Origin      string `parquet:"origin,dict"`
+	Destination string `parquet:"destination,dict"`
+}
+
+// someFlights is a file of the first n flights.
+func someFlights(t *testing.T, path string, n int) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r := parquet.NewGenericReader[sourceFlight](f)
+	defer r.Close()
+	rows := make([]sourceFlight, n)
+	if got, err := r.Read(rows); got != n || err != nil {
+		t.Fatalf("read %d flights: %v", got, err)
+	}
+	return writeParquet(t, rows, parquet.MaxRowsPerRowGroup(int64(n)/3))
+}
+
 // sourceRows reads the flights by the Parquet library's own row reader.
 func sourceRows(t *testing.T, path string) []flightRow {
 	t.Helper()
-	type row struct {
-		Date        int64  `parquet:"date"`
-		Delay       int64  `parquet:"delay"`
-		Distance    int64  `parquet:"distance"`
-		Origin      string `parquet:"origin"`
-		Destination string `parquet:"destination"`
-	}
-	rows, err := parquet.ReadFile[row](path)
+	rows, err := parquet.ReadFile[sourceFlight](path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,11 +44,18 @@ func delta(n parquet.Node) parquet.Node {
 }
 
 // parquetNode maps a field's type onto Parquet.
+//
+// An id is another in every row, and often begins like the one before. Sharing prefixes and zstd gave the
+// smallest files of all encodings and codecs tried, at 16 to 78 M values/s of decoding on one core
+// (BenchmarkID; bytes a value, and M values/s, against lengths apart with zstd): "file#row" 0.06 at 78
+// against 0.36 at 60, "ord-N" 0.81 at 63 against 2.46 at 73, UUID v7 10.6 at 27 against 12.8 at 25, UUID
+// v4 19.4 at 16 against 20.4 at 22. Snappy and no compression decode random ids 1.1 and 2.5 times as fast, and take
+// 1.7 to 1.9 times the space.
 func parquetNode(t schemas.Type, id bool) (parquet.Node, error) {
 	switch t.Kind {
 	case schemas.String:
 		if id {
-			return parquet.Compressed(parquet.Encoded(parquet.String(), &parquet.DeltaLengthByteArray), &parquet.Zstd), nil
+			return parquet.Compressed(parquet.Encoded(parquet.String(), &parquet.DeltaByteArray), &parquet.Zstd), nil
 		}
 		return parquet.Compressed(parquet.Encoded(parquet.String(), &parquet.RLEDictionary), &parquet.Snappy), nil
 	case schemas.Bool:

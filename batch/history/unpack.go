@@ -169,6 +169,9 @@ func (c *chunkReader) decode(enc format.Encoding, in []byte, n int) (v values, e
 	case t == format.FixedLenByteArray:
 		v.data, err = e.DecodeFixedLenByteArray(make([]byte, 0, len(in)), in, c.width)
 		got = len(v.data) / max(c.width, 1)
+	case enc == format.DeltaByteArray && n > 0:
+		v.data, v.offsets, err = decodePrefixed(in, n)
+		got = len(v.offsets) - 1
 	default: // BYTE_ARRAY
 		v.data, v.offsets, err = decodeByteArrays(e, in, n)
 		got = len(v.offsets) - 1
@@ -198,7 +201,7 @@ func supported(enc format.Encoding, t format.Type) bool {
 		return t == format.Boolean
 	case format.DeltaBinaryPacked:
 		return t == format.Int32 || t == format.Int64
-	case format.DeltaLengthByteArray:
+	case format.DeltaLengthByteArray, format.DeltaByteArray:
 		return t == format.ByteArray
 	}
 	return false

@@ -97,12 +97,13 @@ func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
 }
 
 // counted keeps the dropped rows that the audit's old side may have counted: those that came
-// through the log since the live build's cut or by an import, and all of a date on which an
-// import may have displaced what was counted before.
+// through the log since the live build's cut, and all of a date to which an import was added
+// since, which counts itself and may have displaced what was counted before. (Older imports
+// that are dropped were dropped by the live build too.)
 func (f *folder) counted(j *job, seqs []int64, rows []int32) []int32 {
 	out := rows[:0]
 	for _, row := range rows {
-		if seq := seqs[row]; seq == 0 || uint64(seq) > f.c.r.baseAt || len(j.date.fresh) > 0 {
+		if uint64(seqs[row]) > f.c.r.baseAt || len(j.date.fresh) > 0 {
 			out = append(out, row)
 		}
 	}

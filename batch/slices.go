@@ -101,12 +101,14 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 				}
 				r.report.Slices.Reused++
 				w.build.Plans[p.Hash] = append(w.build.Plans[p.Hash], *t.reuse)
-				switch {
-				case !t.audited:
-				case t.reuse.Duplicates > 0, len(d.fresh) > 0 && !j.plain(t):
-					j.targets = append(j.targets, t) // for the audit's part
-				case !j.plain(t):
+				if !t.audited {
+					continue
+				}
+				if !j.plain(t) || t.reuse.Duplicates > 0 {
 					sides(w.specs[p.Hash], t.base, t.reuse)
+				}
+				if t.reuse.Duplicates > 0 || len(d.fresh) > 0 && !j.plain(t) {
+					j.targets = append(j.targets, t) // for the audit's part
 				}
 			}
 			if len(j.targets) > 0 {

@@ -59,8 +59,9 @@ const coldRecords = 4
 // the commit carries a txn named by the source's hash (and by the range, if there is one).
 //
 // An event's id is its field's column. If the source has none, it is "<file name>#<row>", rows counted
-// from 0: a later, longer version of such a file repeats the rows that are there already, and an unrelated
-// file of the same name must be renamed first. Imported events have _seq 0 and never pass the log: views show them from the next build on.
+// from 0: a later, longer version of such a file repeats the events that are there already, and an
+// unrelated file of the same name must be renamed first. Imported events have _seq 0 and never pass the
+// log: views show them from the next build on.
 //
 // In Parquet a column may have any type that holds the field's without loss of digits, and timestamps
 // any unit, with zone or without (taken as UTC). In CSV, whose first line names the columns, an empty

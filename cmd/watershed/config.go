@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/cobra"
@@ -103,7 +104,7 @@ func (c *config) resolve(cmd *cobra.Command, getenv func(string) string) error {
 		}
 		c.given[f.Name] = true
 		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", from, err))
+			errs = append(errs, fmt.Errorf("%s: %q is not a valid value: %w", from, value, err))
 		}
 	})
 	for name, to := range c.secrets() {
@@ -114,14 +115,17 @@ func (c *config) resolve(cmd *cobra.Command, getenv func(string) string) error {
 	return errors.Join(append(errs, c.validate())...)
 }
 
-func lookup(name string, getenv func(string) string, file map[string]string) (from, value string, ok bool) {
+// A setting is a value of the configuration file, and where it stands there.
+type setting struct{ value, from string }
+
+// lookup finds a setting in the environment or the file, and says where it came from.
+func lookup(name string, getenv func(string) string, file map[string]setting) (from, value string, ok bool) {
 	env := envName(name)
 	if v := getenv(env); v != "" {
 		return env, v, true
 	}
-	key := strings.ReplaceAll(name, "-", "_")
-	v, ok := file[key]
-	return "key " + key, v, ok
+	s, ok := file[strings.ReplaceAll(name, "-", "_")]
+	return s.from, s.value, ok
 }
 
 // envName is the environment variable of a setting.
@@ -147,7 +151,7 @@ func (c *config) level() slog.Level {
 }
 
 // readFile reads the configuration file: one flat mapping, no key twice, none unknown.
-func (c *config) readFile(getenv func(string) string) (map[string]string, error) {
+func (c *config) readFile(getenv func(string) string) (map[string]setting, error) {
 	path, must := c.File, true
 	if path == "" {
 		path = getenv(envName("config"))
@@ -163,13 +167,18 @@ func (c *config) readFile(getenv func(string) string) (map[string]string, error)
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	tree, err := parser.ParseBytes(text, 0)
+	var syntax *yaml.SyntaxError
+	if errors.As(err, &syntax) && syntax.Token != nil && syntax.Token.Position != nil {
+		at := syntax.Token.Position
+		return nil, fmt.Errorf("%s:%d:%d: %s", path, at.Line, at.Column, syntax.Message)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	known := c.known()
-	values := make(map[string]string)
+	values := make(map[string]setting)
 	for _, doc := range tree.Docs {
-		if doc.Body == nil {
+		if doc.Body == nil || doc.Body.Type() == ast.NullType || doc.Body.Type() == ast.CommentType {
 			continue
 		}
 		m, ok := doc.Body.(*ast.MappingNode)
@@ -185,7 +194,7 @@ func (c *config) readFile(getenv func(string) string) (map[string]string, error)
 			if !ok {
 				return nil, fmt.Errorf("%s:%d:%d: setting %s wants one value", path, at.Line, at.Column, key)
 			}
-			values[key] = fmt.Sprint(scalar.GetValue())
+			values[key] = setting{fmt.Sprint(scalar.GetValue()), fmt.Sprintf("%s:%d:%d: setting %s", path, at.Line, at.Column, key)}
 		}
 	}
 	return values, nil

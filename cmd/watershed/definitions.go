@@ -95,7 +95,7 @@ func (a *app) ensureCut(ctx context.Context, log *eventlog.Log) error {
 	if err := batch.CheckHistory(ctx, a.cfg.History, set); err != nil {
 		return err
 	}
-	cut, err := log.PublishCut(ctx, *set, schemas.Set{})
+	cut, err := log.PublishCut(ctx, schemas.Cut{}, *set, schemas.Set{})
 	if errors.Is(err, eventlog.ErrCutTaken) {
 		return nil // another process was first
 	}

@@ -154,7 +154,7 @@ func (a *app) startExample(ctx context.Context, e *engines) (*speed.Worker, *his
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := e.log.PublishCut(ctx, *set, schemas.Set{}); err != nil && !errors.Is(err, eventlog.ErrCutTaken) {
+	if _, err := e.log.PublishCut(ctx, schemas.Cut{}, *set, schemas.Set{}); err != nil && !errors.Is(err, eventlog.ErrCutTaken) {
 		return nil, nil, err
 	}
 	archiver, err := a.newArchiver(e)

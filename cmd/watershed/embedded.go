@@ -60,7 +60,7 @@ func (a *app) startEmbedded(ctx context.Context, userFiles string) (_ *embedded,
 	g, gctx := errgroup.WithContext(ctx)
 	if a.cfg.NATS == "" {
 		g.Go(func() (err error) {
-			e.nats, err = devserver.StartNATS(gctx, devserver.NATSConfig{Dir: filepath.Join(a.cfg.Dir, "nats"), Logger: a.log})
+			e.nats, err = devserver.StartNATS(gctx, devserver.NATSConfig{Dir: filepath.Join(a.cfg.Dir, "nats"), SyncAlways: true, Logger: a.log})
 			return err
 		})
 	}

@@ -37,8 +37,8 @@ const Role = "batch"
 type Log interface {
 	LastCut(ctx context.Context) (schemas.Cut, bool, error)
 	Cut(ctx context.Context, number uint64) (schemas.Cut, error)
-	// PublishCut publishes the next cut. It fails if another process published one meanwhile.
-	PublishCut(ctx context.Context, definitions, retiring schemas.Set) (schemas.Cut, error)
+	// PublishCut publishes the cut after `last`. It fails if that is not the last one any more.
+	PublishCut(ctx context.Context, last schemas.Cut, definitions, retiring schemas.Set) (schemas.Cut, error)
 	// Next returns a number above floor that was never returned for the counter.
 	Next(ctx context.Context, counter string, floor uint64) (uint64, error)
 }
@@ -127,6 +127,7 @@ type run struct {
 	log    Log
 	store  Store
 	term   uint64
+	last   *schemas.Cut // the log's, when the run began; nil: it had none
 	cut    schemas.Cut
 	plans  []*view.Plan
 	tables map[string]*history.Table // by event type
@@ -184,6 +185,14 @@ func (r *run) steps(ctx context.Context) error {
 	return nil
 }
 
+// A fencedError says that a newer run has begun.
+type fencedError struct{ term uint64 }
+
+func (e *fencedError) Error() string { return fmt.Sprintf("term %d is newer than ours", e.term) }
+
+// Fenced reports true.
+func (e *fencedError) Fenced() bool { return true }
+
 // lease takes a term of its own. From here on no older batch can write: if it was paused in
 // an insert, the insert fails.
 func (r *run) lease(ctx context.Context) error {
@@ -197,6 +206,23 @@ func (r *run) lease(ctx context.Context) error {
 	r.report.Term = r.term
 	if err := r.store.TakeOver(ctx, Role, r.term); err != nil {
 		return err
+	}
+	// What is read from here on is decided by, and so must be what a newer run finds. The last
+	// cut comes first: if a newer run began before it was read, that shows in the terms, and if
+	// it begins after, its cut comes before ours, which is refused then.
+	last, ok, err := r.log.LastCut(ctx)
+	if err != nil {
+		return fmt.Errorf("read the last cut: %w", err)
+	}
+	if ok {
+		r.last = &last
+	}
+	newest, err := r.store.Term(ctx, Role)
+	if err != nil {
+		return err
+	}
+	if newest != r.term {
+		return &fencedError{newest}
 	}
 	if r.live, err = r.store.Live(ctx); err != nil {
 		return fmt.Errorf("read the live build: %w", err)
@@ -217,17 +243,18 @@ func (r *run) lease(ctx context.Context) error {
 // publish publishes cut n with the definitions to build by. Definitions that it leaves out,
 // but that the live build still shows, retire: the speed layer folds them until the flip.
 func (r *run) publish(ctx context.Context) error {
-	last, ok, err := r.log.LastCut(ctx)
-	if err != nil {
-		return err
+	var last schemas.Cut
+	if r.last != nil {
+		last = *r.last
 	}
 	defs := r.cfg.Definitions
 	if defs == nil {
-		if !ok {
+		if r.last == nil {
 			return errors.New("the log has no cut yet and no definitions were given")
 		}
 		defs = &last.Definitions
 	}
+	var err error
 	if r.plans, err = view.CompileSet(defs); err != nil {
 		return err
 	}
@@ -238,10 +265,10 @@ func (r *run) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.store.EnsurePlans(ctx, r.plans, !ok); err != nil {
+	if err := r.store.EnsurePlans(ctx, r.plans, r.last == nil); err != nil {
 		return err
 	}
-	if r.cut, err = r.log.PublishCut(ctx, *defs, retiring); err != nil {
+	if r.cut, err = r.log.PublishCut(ctx, last, *defs, retiring); err != nil {
 		return err
 	}
 	r.report.Build, r.report.Cut, r.report.Position = r.cut.Number, r.cut.Number, r.cut.Position.Seq

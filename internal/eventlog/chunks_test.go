@@ -159,9 +159,9 @@ func TestDefinitionsSwitchAtACut(t *testing.T) {
 	l, _ := open(t)
 	ctx := testContext(t)
 	publish(t, l, "a", line(1, `,"n":1`)) // before cut 1: with its definitions
-	cut(t, l, set(event("a", field("n", schemas.Int64)), event("old")))
+	first := cut(t, l, set(event("a", field("n", schemas.Int64)), event("old")))
 	publish(t, l, "a", line(2, `,"n":2`), line(3, `,"m":"x"`))
-	if _, err := l.PublishCut(ctx, set(event("a", field("m", schemas.String))), set(event("a", field("n", schemas.Int64)), event("old"))); err != nil {
+	if _, err := l.PublishCut(ctx, first, set(event("a", field("m", schemas.String))), set(event("a", field("n", schemas.Int64)), event("old"))); err != nil {
 		t.Fatal(err)
 	}
 	publish(t, l, "a", line(4, `,"n":4`), line(5, `,"m":"y"`))

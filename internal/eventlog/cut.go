@@ -37,19 +37,17 @@ const (
 	ErrNoCut = cutError("the log has no such cut")
 )
 
-// PublishCut publishes the cut after the last one, with these definitions, and returns it. The
-// log takes it only if the cut that was last still is, so a number is never published twice.
+// PublishCut publishes the cut after `last`, with these definitions, and returns it. What the
+// definitions were decided by is what LastCut returned before: the log takes the cut only if
+// that is the last one still (the zero Cut: if it has none), so a number is never published
+// twice, and nobody's cut is passed over.
 // The number is 1 more than that of the last cut. In a log without cuts it is 1, or if the
 // log was recreated it follows the highest number known of the log before, so that its epochs
 // are not taken for those of old states.
 //
 // ErrCutTaken: nothing was published; read LastCut and decide anew. Any other error leaves open
 // whether the cut is in the log: LastCut tells.
-func (l *Log) PublishCut(ctx context.Context, definitions, retiring schemas.Set) (schemas.Cut, error) {
-	last, _, err := l.LastCut(ctx)
-	if err != nil {
-		return schemas.Cut{}, err
-	}
+func (l *Log) PublishCut(ctx context.Context, last schemas.Cut, definitions, retiring schemas.Set) (schemas.Cut, error) {
 	cut := schemas.Cut{Number: last.Number + 1, Previous: last.Position, Definitions: definitions, Retiring: retiring}
 	if err := l.publishNumbered(ctx, &cut); err != nil {
 		return schemas.Cut{}, fmt.Errorf("publish cut %d: %w", cut.Number, err)

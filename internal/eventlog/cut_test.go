@@ -26,7 +26,12 @@ func TestCutsHaveGaplessNumbers(t *testing.T) {
 		own := openAt(t, url)
 		wg.Go(func() {
 			for n := 0; n < each; {
-				c, err := own.PublishCut(ctx, set(event(fmt.Sprintf("a%d", r))), schemas.Set{})
+				last, _, err := own.LastCut(ctx)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c, err := own.PublishCut(ctx, last, set(event(fmt.Sprintf("a%d", r))), schemas.Set{})
 				if errors.Is(err, eventlog.ErrCutTaken) {
 					continue
 				}
@@ -120,7 +125,7 @@ func TestLargeCutsAreCompressed(t *testing.T) {
 		defs.Events = append(defs.Events, event(fmt.Sprintf("type_%d", i), field("a", schemas.String), field("b", schemas.Float64)))
 		retiring.Events = append(retiring.Events, event(fmt.Sprintf("old_%d", i)))
 	}
-	want, err := l.PublishCut(ctx, defs, retiring)
+	want, err := l.PublishCut(ctx, schemas.Cut{}, defs, retiring)
 	if err != nil {
 		t.Fatal(err)
 	}

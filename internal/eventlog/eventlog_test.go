@@ -91,7 +91,11 @@ func publish(t testing.TB, l *eventlog.Log, eventType string, lines ...string) u
 
 func cut(t testing.TB, l *eventlog.Log, definitions schemas.Set) schemas.Cut {
 	t.Helper()
-	c, err := l.PublishCut(testContext(t), definitions, schemas.Set{})
+	last, _, err := l.LastCut(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.PublishCut(testContext(t), last, definitions, schemas.Set{})
 	if err != nil {
 		t.Fatal(err)
 	}

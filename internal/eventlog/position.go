@@ -26,8 +26,8 @@ type LogChangedError struct {
 // Error says what differs and how to go on.
 func (e *LogChangedError) Error() string {
 	return fmt.Sprintf("the log has changed: %s (stands at message %d with hash %016x, found message %d with hash %016x);"+
-		" heal: recreate the stream with a first sequence above %d, publish a cut as its first message, and rebuild from history",
-		e.Reason, e.Stored.Seq, e.Stored.Hash, e.Found.Seq, e.Found.Hash, max(e.Stored.Seq, e.Found.Seq))
+		" nothing was read past it. Restore the stream, or point --stream and --nats at the one that these positions belong to",
+		e.Reason, e.Stored.Seq, e.Stored.Hash, e.Found.Seq, e.Found.Hash)
 }
 
 // LogChanged reports true; callers of other layers find the error by this method.

@@ -40,7 +40,7 @@ func run(t *testing.T, seed uint64, change bool) {
 	p.publish(p.r.IntN(10), true) // before there is a cut
 	worker := p.worker(seed, p.db, true)
 	archiver, archived := p.archiver(seed)
-	_, err := p.log.PublishCut(t.Context(), *defs, schemas.Set{})
+	_, err := p.log.PublishCut(t.Context(), schemas.Cut{}, *defs, schemas.Set{})
 	p.check(err)
 
 	rounds := 2 + p.r.IntN(3)

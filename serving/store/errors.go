@@ -54,9 +54,14 @@ func (e *Error) Fenced() bool {
 	return e.code == codeThrowIf && strings.HasPrefix(e.message, fenceMark)
 }
 
-// Refused reports that a write was certainly not carried out: it was not sent (then Code is 0),
-// or ClickHouse does not take it, however often it is sent.
-func (e *Error) Refused() bool { return !e.sent || refusal(e.code) }
+// Refused reports that a write was certainly not carried out: it was not sent, and ClickHouse
+// did not answer (then Code is 0), or ClickHouse does not take it, however often it is sent.
+func (e *Error) Refused() bool {
+	if e.code != 0 {
+		return refusal(e.code)
+	}
+	return !e.sent
+}
 
 // Unknown reports that a write may have been carried out, or may yet be: the writer must
 // take a new term before it looks.

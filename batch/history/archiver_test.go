@@ -341,7 +341,7 @@ func runKilled(t *testing.T, a *Archiver, n int) (step string) {
 func TestArchiverSurvivesDeathAtEveryStep(t *testing.T) {
 	died := map[string]bool{}
 	for n := 1; ; n++ {
-		l, root := script(rand.New(rand.NewPCG(2, 2)), 7), t.TempDir()
+		l, root := script(rand.New(rand.NewPCG(2, 2)), 5), t.TempDir()
 		step := runKilled(t, l.archiver(t, root), n)
 		died[step] = true
 		if step == "" {

@@ -56,12 +56,23 @@ func TestPrefixedStrings(t *testing.T) {
 
 // A page may not stand for more text than a page may hold: here each string is the whole of the one before.
 func TestPrefixedStringsAreBounded(t *testing.T) {
-	values := slices.Repeat([]string{strings.Repeat("x", 64<<10)}, maxPageBytes>>16+1)
-	in := prefixed(t, values)
-	if _, _, err := decodePrefixed(in, len(values)); err == nil || !strings.Contains(err.Error(), "more than") {
-		t.Errorf("%d bytes that stand for %d: got %v; want a refusal", len(in), len(values)<<16, err)
+	const size = 64 << 10
+	n := maxPageBytes/size + 1
+	shared, ends := slices.Repeat([]int32{size}, n), slices.Repeat([]uint32{size}, n+1)
+	shared[0], ends[0] = 0, 0
+	head, err := parquet.DeltaBinaryPacked.EncodeInt32(nil, shared)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, _, err := decodePrefixed(in, len(values)-1); err == nil {
+	rest, err := parquet.DeltaLengthByteArray.EncodeByteArray(nil, make([]byte, size), ends)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := append(head, rest...)
+	if _, _, err := decodePrefixed(in, n); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("%d bytes that stand for %d: got %v; want a refusal", len(in), n*size, err)
+	}
+	if _, _, err := decodePrefixed(in, n-1); err == nil {
 		t.Error("a page of more strings than it has rows was decoded")
 	}
 }

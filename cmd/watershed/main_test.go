@@ -26,7 +26,7 @@ import (
 
 // patience bounds every wait of a script. What is waited for takes a second or two; the rest
 // is for machines on which many packages are tested at once, with the race detector.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 // TestMain lets the test binary be three programs: the tests, the command (testscript starts
 // it under that name), and the ClickHouse that the command starts.

@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"watershed/schemas"
 	"watershed/schemas/view"
@@ -26,29 +27,51 @@ func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned b
 			}
 		}
 	}
+	shown, err := r.folded(ctx, to)
+	if err != nil {
+		return schemas.Live{}, err
+	}
+	for plan := range r.base.Plans {
+		if _, covered := to.Plans[plan]; covered && !slices.ContainsFunc(shown, func(p *view.Plan) bool { return p.Hash == plan }) {
+			return schemas.Live{}, fmt.Errorf("build %d cannot be shown: since its cut %d the speed layer has not folded plan %.8s throughout, and events would be missing", number, to.Cut, plan)
+		}
+	}
 	// A newer build may show newer definitions. If we stop between this and the flip, views whose
 	// definition the live build does not cover answer with an error until it is done again.
-	if err := r.publishViewsOf(ctx, to); err != nil {
-		return schemas.Live{}, err
+	if err := r.store.PublishViews(ctx, shown); err != nil {
+		return schemas.Live{}, fmt.Errorf("publish views: %w", err)
 	}
 	return flip(ctx, log, store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
 }
 
-// publishViewsOf points the views at the definitions that a build covers: those of its cut.
-func (r *run) publishViewsOf(ctx context.Context, to schemas.Build) error {
-	if to.Cut == 0 {
-		return nil // the empty build, whose views are those of cut 1, and these are the live one's too
+// folded returns the plans of a build that every cut since the build's own defines, or keeps as
+// retiring: only their epochs are complete.
+func (r *run) folded(ctx context.Context, to schemas.Build) ([]*view.Plan, error) {
+	if r.last == nil {
+		return nil, nil
 	}
-	cut, err := r.log.Cut(ctx, to.Cut)
-	if err != nil {
-		return fmt.Errorf("definitions of build %d: %w", to.Number, err)
+	var shown []*view.Plan
+	for n := max(to.Cut, 1); n <= r.last.Number; n++ {
+		cut, err := r.log.Cut(ctx, n)
+		if err != nil {
+			return nil, fmt.Errorf("definitions since build %d: %w", to.Number, err)
+		}
+		defined, err := view.CompileSet(&cut.Definitions)
+		if err != nil {
+			return nil, fmt.Errorf("definitions of cut %d: %w", n, err)
+		}
+		if n == max(to.Cut, 1) {
+			shown = defined
+			continue
+		}
+		retiring, err := view.CompileSet(&cut.Retiring)
+		if err != nil {
+			return nil, fmt.Errorf("definitions of cut %d: %w", n, err)
+		}
+		still := slices.Concat(defined, retiring)
+		shown = slices.DeleteFunc(shown, func(p *view.Plan) bool {
+			return !slices.ContainsFunc(still, func(q *view.Plan) bool { return q.Hash == p.Hash })
+		})
 	}
-	plans, err := view.CompileSet(&cut.Definitions)
-	if err != nil {
-		return fmt.Errorf("definitions of build %d: %w", to.Number, err)
-	}
-	if err := r.store.PublishViews(ctx, plans); err != nil {
-		return fmt.Errorf("publish views: %w", err)
-	}
-	return nil
+	return shown, nil
 }

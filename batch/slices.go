@@ -54,17 +54,10 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 		if _, covered := r.base.Plans[p.Hash]; covered {
 			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: r.base.Cut, To: r.cut.Number}
 		}
-		registered, err := r.store.Slices(ctx, p.Hash)
-		if err != nil {
-			return nil, err
+		var err error
+		if old[p.Hash], err = r.whole(ctx, p, snaps[p.Event.Name]); err != nil {
+			return nil, fmt.Errorf("slices of view %s: %w", p.Name(), err)
 		}
-		byKey := make(map[string]schemas.Slice, len(registered))
-		for _, s := range registered {
-			if s.ID > byKey[s.Key].ID {
-				byKey[s.Key] = s
-			}
-		}
-		old[p.Hash] = byKey
 	}
 	jobs := r.plan(snaps, w, old)
 	c := newComputation(r, w, len(jobs))
@@ -76,6 +69,41 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 		return w, r.compare(ctx, w, c.results, old)
 	}
 	return w, nil
+}
+
+// whole returns the registered slices that the snapshot's dates can use, by key. A slice that does
+// not hold as many groups as were registered (ClickHouse has lost some) is not among them.
+func (r *run) whole(ctx context.Context, p *view.Plan, snap *snapshot) (map[string]schemas.Slice, error) {
+	registered, err := r.store.Slices(ctx, p.Hash)
+	if err != nil {
+		return nil, err
+	}
+	wanted := make(map[string]bool, len(snap.dates))
+	for _, d := range snap.dates {
+		wanted[sliceKey(p, d)] = true
+	}
+	byKey := make(map[string]schemas.Slice, len(snap.dates))
+	for _, s := range registered {
+		if wanted[s.Key] && s.ID > byKey[s.Key].ID {
+			byKey[s.Key] = s
+		}
+	}
+	ids := make([]uint64, 0, len(byKey))
+	for _, s := range byKey {
+		ids = append(ids, s.ID)
+	}
+	counts, err := r.store.CountSlices(ctx, p, ids)
+	if err != nil {
+		return nil, err
+	}
+	for key, s := range byKey {
+		if counts[s.ID] != s.Groups {
+			r.cfg.Logger.Warn("batch: a slice has lost groups in ClickHouse; it is computed again",
+				"view", p.Name(), "date", dateText(s.Date), "groups", s.Groups, "found", counts[s.ID])
+			delete(byKey, key)
+		}
+	}
+	return byKey, nil
 }
 
 // plan decides for each plan and date: use the slice there is, or compute.

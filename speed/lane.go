@@ -2,6 +2,7 @@ package speed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -103,6 +104,12 @@ func (l *lane) verify(ctx context.Context, at schemas.Position) error {
 // run folds until ctx ends. When that is because outer ended (a stop, not a failure of
 // another lane), it flushes what it has.
 func (l *lane) run(ctx, outer context.Context) (err error) {
+	defer func() {
+		if errors.Is(err, errRemoved) {
+			l.s.together(l.plans[0].plan)
+			err = nil
+		}
+	}()
 	if l.src, err = l.s.w.log.Chunks(ctx, l.start); err != nil {
 		return err
 	}
@@ -216,7 +223,10 @@ func (l *lane) fold(c *schemas.Chunk) error {
 			if p.plan.Event.Name != name {
 				continue
 			}
-			rows := after(seqs.Ints, p.mark.Position.Seq, kept)
+			rows, err := fitting(p.plan.Event, ev, block, after(seqs.Ints, p.mark.Position.Seq, kept))
+			if err != nil {
+				return err
+			}
 			if rows != nil && len(rows) == 0 {
 				continue
 			}
@@ -244,6 +254,40 @@ func after(seqs []int64, seq uint64, kept []int32) []int32 {
 		at, _ := slices.BinarySearch(kept, int32(from))
 		return kept[at:]
 	}
+}
+
+// fitting leaves out rows that do not fit a retiring plan's own schema: they have no value in a
+// field that was required when the plan was defined, and are decoded as the field is declared now.
+func fitting(own, now *schemas.Event, b *column.Block, rows []int32) ([]int32, error) {
+	if own == now {
+		return rows, nil
+	}
+	for _, f := range own.Fields {
+		if is := now.Field(f.Name); f.Optional || is == nil || !is.Optional {
+			continue
+		}
+		v, err := b.Field(f.Name)
+		if err != nil || v.Valid == nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if rows == nil {
+			rows = make([]int32, b.Len())
+			for i := range rows {
+				rows[i] = int32(i)
+			}
+		}
+		fit := make([]int32, 0, len(rows))
+		for _, row := range rows {
+			if v.Valid[row] {
+				fit = append(fit, row)
+			}
+		}
+		rows = fit
+	}
+	return rows, nil
 }
 
 func dropped(b *column.Block, kept []int32) int {
@@ -286,9 +330,12 @@ func (l *lane) boundary(ctx, outer context.Context, cut *schemas.Cut) error {
 	}
 	l.define(cut)
 	if !l.alone {
-		if err := l.s.w.sink.EnsurePlans(ctx, plans, cut.Number == 1); err != nil {
+		if err := l.s.w.sink.EnsurePlans(ctx, plans, l.s.fresh(cut)); err != nil {
 			return err
 		}
+	}
+	if l.alone && cut.Number > l.s.base && !defines(plans, l.plans[0].plan) {
+		return errRemoved
 	}
 	mark := schemas.Mark{Epoch: cut.Number, Position: cut.Position}
 	marks := make(map[string]schemas.Mark)
@@ -311,12 +358,24 @@ func (l *lane) boundary(ctx, outer context.Context, cut *schemas.Cut) error {
 	return nil
 }
 
+// errRemoved ends a lane of one plan at the cut that no longer defines it.
+var errRemoved = errors.New("the plan is no longer defined")
+
+func defines(plans []*view.Plan, p *view.Plan) bool {
+	return slices.ContainsFunc(plans, func(q *view.Plan) bool { return q.Hash == p.Hash })
+}
+
 // plansBehind are the lane's plans from a cut on. A lane of one plan keeps it, and so does the
 // main lane when it reads a cut again whose boundary was stored: its plans are those of a later
 // one then.
 func (l *lane) plansBehind(cut *schemas.Cut, defined []*view.Plan) (next []*planState) {
 	if l.alone || cut.Number <= l.s.base {
 		return l.plans
+	}
+	for _, p := range l.plans { // it joined from a lane that is past the cut
+		if p.mark.Position.Seq >= cut.Position.Seq && !defines(defined, p.plan) {
+			next = append(next, p)
+		}
 	}
 	for _, plan := range defined {
 		at := slices.IndexFunc(l.plans, func(p *planState) bool { return p.plan.Hash == plan.Hash })
@@ -353,9 +412,7 @@ func (l *lane) join(ctx, outer context.Context, pump *pump) (bool, error) {
 	for _, p := range l.plans {
 		p.mark = schemas.Mark{Epoch: l.epoch, Position: l.read}
 		m.plans = append(m.plans, p)
-		l.s.mu.Lock()
-		delete(l.s.apart, p.plan.Hash)
-		l.s.mu.Unlock()
+		l.s.together(p.plan)
 	}
 	l.plans = nil
 	return true, nil

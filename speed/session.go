@@ -24,6 +24,7 @@ type session struct {
 	main *lane
 	g    *errgroup.Group
 	base uint64 // the newest cut whose boundary was stored when the session began
+	last uint64 // the log's last cut when the session began
 
 	mu    sync.Mutex      // guards apart
 	apart map[string]bool // plans (by hash) in lanes of their own
@@ -61,12 +62,13 @@ func (s *session) resume(ctx context.Context) ([]*lane, error) {
 	if !ok {
 		return nil, errors.New("the log has no cut yet, so nothing says which views there are")
 	}
+	s.last = last.Number
 	for cut := last; ; {
 		plans, err := plansOf(&cut)
 		if err != nil {
 			return nil, fmt.Errorf("cut %d: %w", cut.Number, err)
 		}
-		if err := s.w.sink.EnsurePlans(ctx, plans, cut.Number == 1); err != nil {
+		if err := s.w.sink.EnsurePlans(ctx, plans, s.fresh(&cut)); err != nil {
 			return nil, err
 		}
 		marks, err := s.w.sink.Positions(ctx, plans)
@@ -81,7 +83,7 @@ func (s *session) resume(ctx context.Context) ([]*lane, error) {
 				return s.lanes(ctx, cut, plans, marks)
 			}
 		}
-		if cut.Number == 1 {
+		if cut.Previous.Seq == 0 { // the log's first, whose number is 1 unless the log was recreated
 			if err := s.publishFirst(ctx, plans, last); err != nil {
 				return nil, err
 			}
@@ -92,6 +94,11 @@ func (s *session) resume(ctx context.Context) ([]*lane, error) {
 		}
 	}
 }
+
+// fresh reports whether a cut's plans are shown before there is a build: only if the log has no
+// later cut. Else there were builds, and if they are lost, what was imported is missing until the
+// next one: the views answer with an error, and not with the part that the log still has.
+func (s *session) fresh(cut *schemas.Cut) bool { return cut.Number == 1 && s.last == 1 }
 
 // publishFirst makes the merged views of the first plans. Those that a later cut defines anew are
 // the batch's to publish, which may have done so.
@@ -146,9 +153,9 @@ func (s *session) lanes(ctx context.Context, cut schemas.Cut, plans []*view.Plan
 }
 
 // beginning is where a plan of a cut begins of which nothing is stored: at the first of the cuts
-// in a row that define it, or with the log if that is cut 1.
+// in a row that define it, or with the log if that is its first.
 func (s *session) beginning(ctx context.Context, p *view.Plan, cut schemas.Cut) (schemas.Mark, error) {
-	for cut.Number > 1 {
+	for cut.Previous.Seq > 0 {
 		before, err := s.w.log.Cut(ctx, cut.Number-1)
 		if err != nil {
 			return schemas.Mark{}, err
@@ -223,6 +230,13 @@ func (s *session) isApart(hash string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.apart[hash]
+}
+
+// together notes that a plan has no lane of its own any more.
+func (s *session) together(p *view.Plan) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.apart, p.Hash)
 }
 
 // failure makes the sink's "a newer term is there" an error of ours.

@@ -51,13 +51,13 @@ func (db *DB) Flip(ctx context.Context, term uint64, to schemas.Live) error {
 		}
 		gone, err := rows[struct {
 			One uint8 `ch:"1"`
-		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %d AND (plan, slice) IN (SELECT plan, slice FROM %s) LIMIT 1",
+		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %[2]d AND ((plan, slice) IN (SELECT plan, slice FROM %[3]s) OR ('', build) IN (SELECT plan, slice FROM %[3]s)) LIMIT 1",
 			db.name("builds"), to.Build, db.name("condemned")))
 		if err != nil {
 			return fmt.Errorf("flip to build %d: %w", to.Build, err)
 		}
 		if len(gone) > 0 {
-			return fmt.Errorf("flip to build %d: its slices are being dropped: choose a newer build", to.Build)
+			return fmt.Errorf("flip to build %d: it is being dropped: choose a newer build", to.Build)
 		}
 	}
 	b := &block{rows: 1}

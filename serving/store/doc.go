@@ -13,7 +13,7 @@
 //	table      row                                      order key             engine                     fsync
 //	terms      a role's new term                        role, shard, term     MergeTree                  yes
 //	positions  how far a plan's speed states reach      plan, shard           ReplacingMergeTree(seq)    yes
-//	slices     a finished slice under its key           plan, slice           MergeTree                  no
+//	slices     a finished slice under its key           plan, slice           MergeTree                  yes
 //	condemned  a slice that must not be used again      plan, slice           MergeTree                  no
 //	builds     a slice of a build; slice 0: the plan    plan, date, slice     MergeTree, a partition     yes
 //	           is covered                                                     per build
@@ -22,7 +22,7 @@
 //
 // A plan, of view V with a hash that begins with H, has
 //
-//	V__H__batch  states of slices   dimensions  AggregatingMergeTree, a partition per parcel           no
+//	V__H__batch  states of slices   dimensions  AggregatingMergeTree, a partition per parcel           yes
 //	V__H__speed  states of epochs   dimensions  AggregatingMergeTree, a partition per (epoch, shard)   yes
 //
 // and a view has the merged views V (finished values) and V_states (states, to roll up further).

@@ -18,13 +18,25 @@ type Error struct {
 // views that the live build does not cover.
 const codeThrowIf = 395
 
+// codeNull is CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN.
+const codeNull = 349
+
+// unfit is the error of states that do not fit their table, which shows before they are sent. It
+// is what ClickHouse would say of them.
+func unfit(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{code: codeNull, message: err.Error()}
+}
+
 // refusal lists exceptions that mean that the data, or the statement, do not fit the table, and
 // that are raised before anything can have been written: the same would be refused again. What
 // may pass (a missing table, no place for another query) is not among them. The numbers are
 // ClickHouse's and never change.
 func refusal(code int) bool {
 	switch code {
-	case 6, 16, 27, 33, 36, 43, 47, 53, 62, 117, 246, codeThrowIf:
+	case 6, 16, 27, 33, 36, 43, 47, 53, 62, 117, 246, codeNull, codeThrowIf:
 		return true
 	}
 	return false

@@ -62,8 +62,8 @@ func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
 	return dropped, db.exec(ctx, "ALTER TABLE "+db.name("builds")+" "+strings.Join(drops, ", "))
 }
 
-// condemn condemns the slices that old builds name and no other, and those that no build ever
-// named: of runs that were given up.
+// condemn condemns old builds, the slices that they name and no other does, and those that no
+// build ever named: of runs that were given up.
 func (db *DB) condemn(ctx context.Context, term uint64, old []uint64) error {
 	got, err := rows[struct {
 		Plan  string `ch:"plan"`
@@ -71,15 +71,16 @@ func (db *DB) condemn(ctx context.Context, term uint64, old []uint64) error {
 	}](ctx, db.client, fmt.Sprintf(`SELECT DISTINCT plan, slice FROM (SELECT plan, slice FROM %[1]s UNION ALL SELECT plan, slice FROM %[2]s WHERE build IN (%[4]s) AND slice != 0)
 		WHERE (plan, slice) NOT IN (SELECT plan, slice FROM %[2]s WHERE build NOT IN (%[4]s)) AND (plan, slice) NOT IN (SELECT plan, slice FROM %[3]s)`,
 		db.name("slices"), db.name("builds"), db.name("condemned"), list(old)))
-	if err != nil || len(got) == 0 {
+	if err != nil {
 		return err
 	}
-	b := &block{rows: len(got)}
-	var plans []string
-	var ids []uint64
+	// The builds themselves, under no plan: a flip to one of them that came after live was read
+	// finds it, or has taken a newer term, and this insert fails.
+	plans, ids := make([]string, len(old)), slices.Clone(old)
 	for _, r := range got {
 		plans, ids = append(plans, r.Plan), append(ids, r.Slice)
 	}
+	b := &block{rows: len(ids)}
 	b.add("plan", plans)
 	b.add("slice", ids)
 	b.constant("term", term)

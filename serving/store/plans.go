@@ -49,8 +49,7 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 //
 // A batch table has a partition for every parcel of slices that were inserted together: parts
 // are few, and a partition's bounds tell whether a build names any slice of it. The slice ends
-// the key, so that merges keep slices apart. It is not fsynced: a slice counts only once its
-// row count was checked, and is computed again when it is found short.
+// the key, so that merges keep slices apart.
 //
 // A speed table has a partition for every epoch. Each row carries the log position that its
 // flush reached, and the maximum survives merges: data and position are one commit.
@@ -77,7 +76,7 @@ func (db *DB) planSQL(l *layout) []string {
 		speedColumns = "_epoch UInt64, _shard UInt32, _pos SimpleAggregateFunction(max, Tuple(UInt64, UInt64))"
 	)
 	out := []string{
-		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), false),
+		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), true),
 		create(l.speed(), speedColumns, "(_epoch, _shard)", l.key(), true),
 	}
 	out = append(out, db.fenceSQL(l.batch(), l.batch()+"_in", l.batch()+"_fence",

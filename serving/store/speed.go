@@ -34,14 +34,14 @@ func speedBlock(l *layout, term uint64, mark schemas.Mark, states arrow.Record) 
 		return nil, nil
 	}
 	if states.NumRows() > maxFlush {
-		return nil, fmt.Errorf("%d rows in one flush, want %d or fewer", states.NumRows(), maxFlush)
+		return nil, unfit(fmt.Errorf("%d rows in one flush, want %d or fewer", states.NumRows(), maxFlush))
 	}
 	b := &block{rows: int(states.NumRows())}
 	b.constant("_term", term)
 	b.constant("_epoch", mark.Epoch)
 	b.constant("_seq", mark.Position.Seq)
 	b.constant("_hash", mark.Position.Hash)
-	return b, b.records(l, []arrow.Record{states})
+	return b, unfit(b.records(l, []arrow.Record{states}))
 }
 
 // SavePositions advances plans, by their hashes, that have nothing unflushed at or below the

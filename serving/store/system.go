@@ -22,7 +22,7 @@ func (t systemTable) fence() string   { return t.name + "_fence" }
 var systemTables = [...]systemTable{
 	{"terms", "role LowCardinality(String), shard UInt32", "MergeTree ORDER BY (role, shard, term)", true, ""},
 	{"positions", "plan String, shard UInt32, epoch UInt64, seq UInt64, hash UInt64", "ReplacingMergeTree(seq) ORDER BY (plan, shard)", true, RoleSpeed},
-	{"slices", "plan String, key String, date Date32, slice UInt64, groups UInt64, events UInt64, duplicates UInt64", "MergeTree ORDER BY (plan, slice)", false, RoleBatch},
+	{"slices", "plan String, key String, date Date32, slice UInt64, groups UInt64, events UInt64, duplicates UInt64", "MergeTree ORDER BY (plan, slice)", true, RoleBatch},
 	{"condemned", "plan String, slice UInt64", "MergeTree ORDER BY (plan, slice)", false, RoleBatch},
 	{"builds", "build UInt64, cut UInt64, plan String, date Date32, slice UInt64", "MergeTree PARTITION BY build ORDER BY (plan, date, slice)", true, RoleBatch},
 	{"live", "flip UInt64, build UInt64, cut UInt64, pinned Bool", "MergeTree ORDER BY flip", true, RoleBatch},

@@ -1,0 +1,190 @@
+package identity_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"pgregory.net/rapid"
+
+	"watershed/schemas"
+	"watershed/schemas/column"
+	"watershed/schemas/identity"
+)
+
+const day = int64(24 * 60 * 60 * 1e6)
+
+func eventOf(id schemas.Kind) *schemas.Event {
+	return &schemas.Event{Name: "e", ID: "id", Time: "time", Fields: []schemas.Field{
+		{Name: "id", Type: schemas.Type{Kind: id}}, {Name: "time", Type: schemas.Type{Kind: schemas.Timestamp}},
+		{Name: "x", Type: schemas.Type{Kind: schemas.Float64}, Optional: true},
+	}}
+}
+
+// A row is an event; null is of x.
+type row struct {
+	id   int64
+	time int64
+	x    float64
+	null bool
+}
+
+// block is the rows as a block of events, ids as text or as numbers.
+func block(ev *schemas.Event, rows []row) *column.Block {
+	b := array.NewRecordBuilder(memory.DefaultAllocator, ev.ArrowSchema())
+	for i, r := range rows {
+		if f, ok := b.Field(0).(*array.StringBuilder); ok {
+			f.Append(fmt.Sprint(r.id))
+		} else {
+			b.Field(0).(*array.Int64Builder).Append(r.id)
+		}
+		b.Field(1).(*array.TimestampBuilder).Append(arrow.Timestamp(r.time))
+		if r.null {
+			b.Field(2).AppendNull()
+		} else {
+			b.Field(2).(*array.Float64Builder).Append(r.x)
+		}
+		b.Field(3).(*array.Int64Builder).Append(int64(i / 3))
+		b.Field(4).(*array.Int32Builder).Append(int32(i % 3))
+	}
+	return column.NewReader().Block(b.NewRecord())
+}
+
+func drawRows(r *rapid.T) []row {
+	return rapid.SliceOf(rapid.Custom(func(r *rapid.T) row {
+		return row{
+			id:   rapid.Int64Range(-3, 3).Draw(r, "id"),
+			time: rapid.Int64Range(-2, 2).Draw(r, "day")*day + rapid.SampledFrom([]int64{-1, 0, 1, day - 1}).Draw(r, "time"),
+			x:    rapid.SampledFrom([]float64{0, 1}).Draw(r, "x"), null: rapid.Bool().Draw(r, "null"),
+		}
+	})).Draw(r, "rows")
+}
+
+// Fingerprints are equal exactly where type, id and UTC date are.
+func TestOf(t *testing.T) {
+	for _, kind := range []schemas.Kind{schemas.String, schemas.Int64} {
+		ev, other := eventOf(kind), eventOf(kind)
+		other.Name = "f"
+		rapid.Check(t, func(r *rapid.T) {
+			rows := drawRows(r)
+			b := block(ev, rows)
+			got, err := identity.Of(nil, ev, b)
+			if err != nil {
+				r.Fatal(err)
+			}
+			foreign, err := identity.Of(nil, other, b)
+			if err != nil {
+				r.Fatal(err)
+			}
+			for i, x := range rows {
+				if got[i] == (identity.Fingerprint{}) || got[i] == foreign[i] {
+					r.Fatalf("row %d: fingerprint %v; of another type %v", i, got[i], foreign[i])
+				}
+				for j, y := range rows {
+					want := x.id == y.id && identity.Date(x.time) == identity.Date(y.time)
+					if (got[i] == got[j]) != want {
+						r.Fatalf("rows %+v and %+v: same %t; want %t", x, y, got[i] == got[j], want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestDate(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		date := rapid.Int32Range(-100_000, 100_000).Draw(r, "date")
+		at := int64(date)*day + rapid.Int64Range(0, day-1).Draw(r, "time of day")
+		if got := identity.Date(at); got != date {
+			r.Fatalf("got %d; want %d", got, date)
+		}
+	})
+}
+
+// Payloads are equal exactly where all declared fields are.
+func TestPayload(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		rows, ev := drawRows(r), eventOf(schemas.String)
+		b := block(ev, rows)
+		hashes := make([]uint64, len(rows))
+		for i, x := range rows {
+			hash, id, err := identity.Payload(ev, b, i)
+			if err != nil {
+				r.Fatal(err)
+			}
+			if id != fmt.Sprint(x.id) {
+				r.Fatalf("row %d has id %q; want %d", i, id, x.id)
+			}
+			hashes[i] = hash
+		}
+		for i, x := range rows {
+			for j, y := range rows {
+				if x.null {
+					x.x = 0
+				}
+				if y.null {
+					y.x = 0
+				}
+				if (hashes[i] == hashes[j]) != (x == y) {
+					r.Fatalf("rows %+v and %+v: same %t", x, y, hashes[i] == hashes[j])
+				}
+			}
+		}
+	})
+}
+
+// A table knows of every fingerprint the place that wins, in whatever order it sees them.
+func TestTable(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		var table identity.Table
+		want := make(map[identity.Fingerprint]identity.Place)
+		for range rapid.IntRange(0, 3000).Draw(r, "n") {
+			n := rapid.Uint64Range(1, 1000).Draw(r, "print")
+			print := identity.Fingerprint{Hi: n % 3, Lo: n << 40} // many meet in one slot
+			at := identity.Place{Seq: rapid.Int64Range(0, 5).Draw(r, "seq"), Row: rapid.Int32Range(0, 5).Draw(r, "row"), Source: rapid.Uint32Range(0, 2).Draw(r, "source")}
+			old, known := want[print]
+			if !known || at.Before(old) {
+				want[print] = at
+			}
+			first, moved := table.See(print, at)
+			if first != want[print] || moved != (known && at.Before(old)) {
+				r.Fatalf("saw %v at %v after %v (%t): got %v, moved %t", print, at, old, known, first, moved)
+			}
+		}
+		if table.Len() != len(want) {
+			r.Fatalf("holds %d; want %d", table.Len(), len(want))
+		}
+		for print, place := range want {
+			if got, ok := table.First(print); !ok || got != place {
+				r.Fatalf("%v is first at %v, %t; want %v", print, got, ok, place)
+			}
+		}
+		if _, ok := table.First(identity.Fingerprint{Lo: 5}); ok {
+			r.Fatal("knows what it never saw")
+		}
+	})
+}
+
+func BenchmarkOf(b *testing.B) {
+	for _, kind := range []schemas.Kind{schemas.String, schemas.Int64} {
+		b.Run(schemas.Type{Kind: kind}.String(), func(b *testing.B) {
+			rows := make([]row, 64<<10)
+			for i := range rows {
+				rows[i] = row{id: rand.Int64(), time: rand.Int64N(1e15)}
+			}
+			ev := eventOf(kind)
+			block := block(ev, rows)
+			prints, err := identity.Of(nil, ev, block)
+			for b.Loop() {
+				prints, err = identity.Of(prints[:0], ev, block)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(len(rows)*b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}

@@ -257,7 +257,7 @@ func (l *loop) end() error {
 func (p *pipeline) worker(seed uint64, db *store.DB, faults bool) *loop {
 	r := rand.New(rand.NewPCG(seed, 2))
 	return p.startLoop(func(ctx context.Context) error {
-		cfg := speed.Config{FlushEvery: time.Duration(1+r.IntN(40)) * time.Millisecond, FlushRows: 1 + r.IntN(2000), Logger: p.logger}
+		cfg := speed.Config{FlushEvery: time.Duration(5+r.IntN(95)) * time.Millisecond, FlushRows: 1 + r.IntN(2000), Logger: p.logger}
 		sink := &unreliable{DB: db, seed: r.Uint64()}
 		if faults {
 			sink.every = 25

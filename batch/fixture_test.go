@@ -1,0 +1,316 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"watershed/batch"
+	"watershed/batch/history"
+	"watershed/internal/devserver/devtest"
+	"watershed/internal/eventlog"
+	"watershed/schemas"
+	"watershed/schemas/view"
+	"watershed/serving/store"
+	"watershed/speed"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+const (
+	patience = time.Minute
+	app      = "watershed/WATERSHED/0"
+)
+
+const definitions = `
+event: hit
+id: id
+time: time
+fields: {id: int64, time: timestamp, site: string, n: int64}
+---
+view: sites
+from: hit
+dimensions: {site: site}
+measures: {hits: count(), n: sum(n)}
+---
+view: total
+from: hit
+measures: {hits: count(), ids: uniq(id)}
+`
+
+// A world is a log, its history and a database, with a speed worker and an archiver at work.
+type world struct {
+	t    *testing.T
+	log  *eventlog.Log
+	db   *store.DB
+	name string
+	root string
+	defs schemas.Set
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	c := devtest.SharedClickHouse(t)
+	user, password := c.Admin()
+	w := &world{t: t, name: "watershed_" + strings.NewReplacer("/", "_").Replace(t.Name()), root: filepath.Join(devtest.UserFiles(c), t.Name())}
+	set, err := schemas.Load(fstest.MapFS{"d.yaml": {Data: []byte(definitions)}})
+	w.check(err)
+	w.defs = *set
+	w.log, err = eventlog.Open(t.Context(), eventlog.Config{URL: devtest.NATS(t).URL(), MaxBytes: 256 << 20})
+	w.check(err)
+	t.Cleanup(w.log.Close)
+	w.db, err = store.Open(t.Context(), store.Config{Addr: c.Addr(), Database: w.name, User: user, Password: password, NoFsync: true})
+	w.check(err)
+	t.Cleanup(func() { w.check(w.db.Close()) })
+	_, err = w.log.PublishCut(t.Context(), schemas.Cut{}, w.defs, schemas.Set{})
+	w.check(err)
+	return w
+}
+
+func (w *world) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// background runs a loop until the test ends.
+func (w *world) background(run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := run(ctx); err != nil && ctx.Err() == nil {
+			w.t.Error(err)
+		}
+	}()
+	w.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+}
+
+// archive starts the archiver.
+func (w *world) archive() {
+	a, err := history.NewArchiver(history.ArchiverConfig{Root: w.root, App: app, DeadLetters: w.log,
+		Source: func(ctx context.Context, after schemas.Position) (history.Source, schemas.Cut, error) {
+			cut, _, err := w.log.CutFor(ctx, after.Seq)
+			if err != nil {
+				return nil, cut, err
+			}
+			chunks, err := w.log.Chunks(ctx, after, eventlog.ChunkOptions{})
+			return chunks, cut, err
+		}})
+	w.check(err)
+	w.background(a.Run)
+}
+
+type speedLog struct{ *eventlog.Log }
+
+func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
+}
+
+// fold starts the speed worker and waits until it is level with the log.
+func (w *world) fold() {
+	w.t.Helper()
+	w.background(speed.New(speedLog{w.log}, w.db, speed.Config{FlushEvery: 5 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}).Run)
+	w.level()
+}
+
+func (w *world) level() {
+	w.t.Helper()
+	info, err := w.log.Info(w.t.Context())
+	w.check(err)
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.After(patience); ; {
+		marks, err := w.db.Positions(w.t.Context(), w.plans())
+		var e interface{ Code() int }
+		if !errors.As(err, &e) || e.Code() != 60 { // the tables are not there yet
+			w.check(err)
+		}
+		done := true
+		for _, p := range w.plans() {
+			done = done && marks[p.Hash].Position.Seq >= info.Last
+		}
+		if done {
+			return
+		}
+		select {
+		case <-poll.C:
+		case <-deadline:
+			w.t.Fatalf("the speed layer is not level within %s", patience)
+		}
+	}
+}
+
+func (w *world) plans() []*view.Plan {
+	w.t.Helper()
+	plans, err := view.CompileSet(&w.defs)
+	w.check(err)
+	return plans
+}
+
+// hits is NDJSON of events from..to-1 on a day of May; n is added to what each counts.
+func hits(from, to, day, n int) string {
+	var b strings.Builder
+	for id := from; id < to; id++ {
+		fmt.Fprintf(&b, `{"id":%d,"time":"2024-05-%02dT10:00:00Z","site":"site %d","n":%d}`+"\n", id, day, id%7, id%13+n)
+	}
+	return b.String()
+}
+
+func (w *world) publish(events string) {
+	w.t.Helper()
+	_, err := w.log.Publish(w.t.Context(), "hit", []byte(events), "")
+	w.check(err)
+}
+
+func (w *world) importFile(events string) {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), "events.ndjson")
+	w.check(os.WriteFile(path, []byte(events), 0o600))
+	table, err := history.Open(w.t.Context(), w.root, w.defs.Event("hit"))
+	w.check(err)
+	_, err = history.Import(w.t.Context(), table, history.ImportConfig{Path: path})
+	w.check(err)
+}
+
+func (w *world) config() batch.Config {
+	return batch.Config{History: w.root, App: app, Wait: patience, Workers: 2, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func (w *world) batch(change func(*batch.Config)) *batch.Report {
+	w.t.Helper()
+	cfg := w.config()
+	if change != nil {
+		change(&cfg)
+	}
+	r, err := batch.Run(w.t.Context(), w.log, w.db, cfg)
+	w.check(err)
+	return r
+}
+
+// rows are a query's, as JSON.
+func (w *world) rows(sql string) []string {
+	w.t.Helper()
+	got, err := w.db.Query(w.t.Context(), store.Query{SQL: sql})
+	w.check(err)
+	defer func() { w.check(errors.Join(got.Err(), got.Close())) }()
+	rows := []string{}
+	for got.Next() {
+		var line []byte
+		for i := range got.Columns {
+			line = append(got.AppendJSON(line, i), ' ')
+		}
+		rows = append(rows, string(line))
+	}
+	return rows
+}
+
+// exec runs a statement that has no result.
+func (w *world) exec(sql string) {
+	w.t.Helper()
+	c := devtest.SharedClickHouse(w.t)
+	user, password := c.Admin()
+	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{c.Addr()}, Auth: clickhouse.Auth{Username: user, Password: password}})
+	w.check(err)
+	defer func() { w.check(conn.Close()) }()
+	w.check(conn.Exec(w.t.Context(), sql))
+}
+
+// exact fails the test unless the views answer as a recount of the Parquet files by ClickHouse.
+func (w *world) exact() {
+	w.t.Helper()
+	from := fmt.Sprintf("(SELECT * FROM deltaLakeLocal('%s') ORDER BY _seq, _row LIMIT 1 BY id, toDate32(time, 'UTC'))", filepath.Join(w.root, "hit"))
+	for _, p := range w.plans() {
+		want := w.rows("SELECT * FROM (" + p.SelectFinal(from) + ") ORDER BY ALL")
+		got := w.rows(fmt.Sprintf("SELECT * FROM %s.%s ORDER BY ALL", w.name, p.Name()))
+		if diff := cmp.Diff(want, got); diff != "" {
+			w.t.Errorf("view %s (-want +got):\n%s", p.Name(), diff)
+		}
+	}
+}
+
+// errLost is an outcome that nobody knows.
+var errLost = errors.New("the answer was lost")
+
+// A mortal store dies at some call: that one and all later ones fail.
+type mortal struct {
+	*store.DB
+	at   int  // call; 0: never
+	done bool // the call itself is carried out
+
+	mu    sync.Mutex // guards what follows
+	calls int
+	died  string
+}
+
+func (m *mortal) do(op string, do func() error) error {
+	m.mu.Lock()
+	m.calls++
+	n := m.calls
+	if n == m.at {
+		m.died = op
+	}
+	m.mu.Unlock()
+	if m.at > 0 && n >= m.at && !(m.done && n == m.at) {
+		return errLost
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	if n == m.at {
+		return errLost
+	}
+	return nil
+}
+
+func (m *mortal) TakeOver(ctx context.Context, role string, term uint64) error {
+	return m.do("TakeOver", func() error { return m.DB.TakeOver(ctx, role, term) })
+}
+
+func (m *mortal) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) error {
+	return m.do("EnsurePlans", func() error { return m.DB.EnsurePlans(ctx, plans, fresh) })
+}
+
+func (m *mortal) InsertSlices(ctx context.Context, p *view.Plan, term uint64, parts []schemas.SliceStates) error {
+	return m.do("InsertSlices", func() error { return m.DB.InsertSlices(context.WithoutCancel(ctx), p, term, parts) })
+}
+
+func (m *mortal) RegisterSlices(ctx context.Context, term uint64, s []schemas.Slice) error {
+	return m.do("RegisterSlices", func() error { return m.DB.RegisterSlices(context.WithoutCancel(ctx), term, s) })
+}
+
+func (m *mortal) SaveAudits(ctx context.Context, term uint64, audits []schemas.Audit) error {
+	return m.do("SaveAudits", func() error { return m.DB.SaveAudits(ctx, term, audits) })
+}
+
+func (m *mortal) SaveBuild(ctx context.Context, term uint64, b schemas.Build) error {
+	return m.do("SaveBuild", func() error { return m.DB.SaveBuild(ctx, term, b) })
+}
+
+func (m *mortal) PublishViews(ctx context.Context, plans []*view.Plan) error {
+	return m.do("PublishViews", func() error { return m.DB.PublishViews(ctx, plans) })
+}
+
+func (m *mortal) Flip(ctx context.Context, term uint64, to schemas.Live) error {
+	return m.do("Flip", func() error { return m.DB.Flip(ctx, term, to) })
+}
+
+func (m *mortal) Garbage(ctx context.Context, term, keep uint64) (n int, err error) {
+	err = m.do("Garbage", func() error { n, err = m.DB.Garbage(ctx, term, keep); return err })
+	return n, err
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/google/go-cmp/cmp"
 
 	"watershed/batch"
@@ -125,7 +126,7 @@ func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Sou
 // fold starts the speed worker and waits until it is level with the log.
 func (w *world) fold() {
 	w.t.Helper()
-	w.background(speed.New(speedLog{w.log}, w.db, speed.Config{FlushEvery: 5 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}).Run)
+	w.background(speed.New(speedLog{w.log}, steady{w.db}, speed.Config{FlushEvery: 5 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}).Run)
 	w.level()
 }
 
@@ -244,6 +245,38 @@ func (w *world) exact() {
 	}
 }
 
+// A steady store finishes what was begun: the driver ends a cancelled statement by resetting its
+// connection, and that can end the embedded ClickHouse as a whole.
+type steady struct{ *store.DB }
+
+func (s steady) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) error {
+	return s.DB.EnsurePlans(context.WithoutCancel(ctx), plans, fresh)
+}
+
+func (s steady) PublishViews(ctx context.Context, plans []*view.Plan) error {
+	return s.DB.PublishViews(context.WithoutCancel(ctx), plans)
+}
+
+func (s steady) Term(ctx context.Context, role string) (uint64, error) {
+	return s.DB.Term(context.WithoutCancel(ctx), role)
+}
+
+func (s steady) TakeOver(ctx context.Context, role string, term uint64) error {
+	return s.DB.TakeOver(context.WithoutCancel(ctx), role, term)
+}
+
+func (s steady) Positions(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error) {
+	return s.DB.Positions(context.WithoutCancel(ctx), plans)
+}
+
+func (s steady) SavePositions(ctx context.Context, term uint64, marks map[string]schemas.Mark) error {
+	return s.DB.SavePositions(context.WithoutCancel(ctx), term, marks)
+}
+
+func (s steady) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error {
+	return s.DB.InsertSpeed(context.WithoutCancel(ctx), p, term, mark, states)
+}
+
 // errLost is an outcome that nobody knows.
 var errLost = errors.New("the answer was lost")
 
@@ -288,6 +321,10 @@ func (m *mortal) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool
 
 func (m *mortal) InsertSlices(ctx context.Context, p *view.Plan, term uint64, parts []schemas.SliceStates) error {
 	return m.do("InsertSlices", func() error { return m.DB.InsertSlices(context.WithoutCancel(ctx), p, term, parts) })
+}
+
+func (m *mortal) CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error) {
+	return m.DB.CountSlices(context.WithoutCancel(ctx), p, ids)
 }
 
 func (m *mortal) RegisterSlices(ctx context.Context, term uint64, s []schemas.Slice) error {

@@ -11,7 +11,7 @@ BENCHTIME   ?= 1s
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test lint bench fuzz clean go cc
+.PHONY: help setup build demo test lint bench fuzz model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,3 +65,7 @@ fuzz: go setup ## each fuzz target for FUZZTIME (60s)
 
 clean: ## remove what was built and fetched
 	rm -rf bin $(MODULES)
+
+model: ## check the protocol and its seeded bugs with Spin (docs/model)
+	@if ! command -v spin >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y spin gcc libc6-dev; fi
+	docs/model/run.sh

@@ -63,6 +63,7 @@ byte key[RUNS+1];                      /* slices: the key, which is what went in
 byte registered, condemned;            /* slices, condemned: sets of ids */
 byte builds = 1;                       /* builds: set of numbers; 0 is the empty build */
 byte sliceOf[CUTS];                    /* builds: the slice of a build, 0 if history was empty */
+byte shown = 1;                        /* live: builds that it has ever named */
 byte condemnedBuilds;                  /* condemned: builds that may not be flipped to */
 byte flip, live;                       /* live: highest flip, and its build (= its cut) */
 bool pinned;
@@ -75,7 +76,7 @@ bool pinned;
 #define SENT 1
 #define PASSED 2
 #define HALF 3
-typedef Insert { byte st, kind, term, a, b, ep, own };
+typedef Insert { unsigned st : 2, kind : 3, term : 3, ep : 3, own : 2; byte a, b };
 Insert sp[SLOTS];
 Insert bt[BSLOTS];
 #define STATES   1  /* sp: flush; a: the position before it, b: the position that it reaches */
@@ -94,7 +95,7 @@ Insert bt[BSLOTS];
 /* speed */
 #define FOLDING 3
 #define FLUSHING 4
-typedef Speed { byte pc, term, mark };   /* mark: what stands at or below it is in ClickHouse */
+typedef Speed { unsigned pc : 3, term : 3, mark : 4 };   /* mark: what stands at or below it is in ClickHouse */
 Speed w[WORKERS];
 /* batch */
 #define PUBLISHING 3
@@ -112,7 +113,7 @@ Speed w[WORKERS];
 #define CONDEMNING 15
 #define CONDEMNED 16
 #define FORGETTING 17
-typedef Batch { byte pc, term, n, id, old, gone, oldest; bool pin, back };
+typedef Batch { unsigned pc : 5, term : 3, n : 3, id : 3, oldest : 3, pin : 1, back : 1; byte old, gone };
 Batch b[BATCHES];
 byte rollbacks;
 #ifdef READER
@@ -120,6 +121,20 @@ byte flips;         /* how often live has changed */
 #endif
 byte seen;          /* the furthest position that a reader has seen the view at */
 bool calm;          /* PROGRESS: faults are over */
+
+/* Not invariants: states that the model must be able to reach. */
+#ifdef GOAL_SLICE_USED_AGAIN
+#define GOAL (live==3 && sliceOf[3] && sliceOf[3]==sliceOf[2])
+#endif
+#ifdef GOAL_ALL_FOLDED
+#define GOAL (kvSpeed==2 && live==2 && seen==end && once[2])
+#endif
+#ifdef GOAL_ROLLED_BACK
+#define GOAL (pinned && once[1])
+#endif
+#ifdef GOAL_GARBAGE
+#define GOAL (builds==8 && condemned)
+#endif
 
 hidden byte x, n, i, to, all, many, slot, set, kept;
 
@@ -142,10 +157,10 @@ inline stored() {
 }
 
 /* layout.mergedSQL: the slices of a build, and the speed states of the epochs from a cut on. */
-inline merge(build, cut) {
+inline merge(bld, from) {
 	all = 0; many = 0;
-	if :: sliceOf[build] -> all = rows1[sliceOf[build]]; many = rows2[sliceOf[build]] :: else fi;
-	n = cut;
+	if :: sliceOf[bld] -> all = rows1[sliceOf[bld]]; many = rows2[sliceOf[bld]] :: else fi;
+	n = from;
 	do
 	:: n < CUTS -> many = many | twice[n] | (all & once[n]); all = all | once[n]; n++
 	:: else -> break
@@ -165,20 +180,46 @@ inline look() {
 	assert(x >= seen);                /* no answer goes back */
 	seen = x;
 #ifdef GOAL
-	assert(!(GOAL));                  /* not an invariant: shows that a state is reached */
+	assert(!(GOAL));                  /* reached */
 #endif
 	all = 0; many = 0; x = 0
 }
 
 inline clear(s) { s.st = 0; s.kind = 0; s.term = 0; s.a = 0; s.b = 0; s.ep = 0; s.own = 0 }
 
+#ifdef BUG_NO_BATCH_FENCE
+#define REFUSED(k) (bt[k].st == SENT && bt[k].kind == CUT && bt[k].a != lastCut)
+#else
+#ifdef BUG_CUT_NUMBER_TWICE
+#define REFUSED(k) (bt[k].st == SENT && bt[k].kind != CUT && bt[k].term < termBatch)
+#else
+#define REFUSED(k) (bt[k].st == SENT && ((bt[k].kind == CUT && bt[k].a != lastCut) || (bt[k].kind != CUT && bt[k].term < termBatch)))
+#endif
+#endif
+
+/* An insert that nobody waits for and that its fence will refuse changes nothing: it is gone. */
+inline sweep() {
+	i = 0;
+	do
+	:: i < SLOTS -> if :: sp[i].st == SENT && !sp[i].own && sp[i].term < termSpeed -> clear(sp[i]) :: else fi; i++
+	:: else -> break
+	od; i = 0
+}
+inline sweepBatch() {
+	i = 0;
+	do
+	:: i < BSLOTS -> if :: REFUSED(i) && !bt[i].own -> clear(bt[i]) :: else fi; i++
+	:: else -> break
+	od; i = 0
+}
 /* A worker that died, lost its term, or does not know what became of an insert forgets all. */
 inline stopWorker(k) {
 	i = 0;
 	do
 	:: i < SLOTS -> if :: sp[i].own == k+1 -> sp[i].own = 0 :: else fi; i++
 	:: else -> break
-	od; i = 0;
+	od;
+	sweep();
 	w[k].pc = IDLE; w[k].term = 0; w[k].mark = 0
 }
 inline stopBatch(k) {
@@ -186,9 +227,40 @@ inline stopBatch(k) {
 	do
 	:: i < BSLOTS -> if :: bt[i].own == k+1 -> bt[i].own = 0 :: else fi; i++
 	:: else -> break
-	od; i = 0;
+	od;
+	sweepBatch();
 	b[k].pc = IDLE; b[k].term = 0; b[k].n = 0; b[k].id = 0;
 	b[k].old = 0; b[k].gone = 0; b[k].oldest = 0; b[k].pin = 0; b[k].back = 0
+}
+
+/* Who has an older term will be refused by the fence at its next insert, and has changed nothing
+ * until then: it may as well stop now. (LITERAL leaves it running, at many times the states.)
+ * Not so a batch whose next step knows no fence: it may publish a cut, or drop a partition. */
+inline depose() {
+	sweep();
+#ifndef LITERAL
+	n = 0;
+	do
+	:: n < WORKERS -> if :: w[n].pc != IDLE && w[n].term < termSpeed -> stopWorker(n) :: else fi; n++
+	:: else -> break
+	od; n = 0
+#endif
+}
+inline deposeBatch() {
+	sweepBatch();
+#ifndef LITERAL
+#ifndef BUG_NO_BATCH_FENCE
+	n = 0;
+	do
+	:: n < BATCHES ->
+		if
+		:: b[n].term < termBatch && (b[n].pc == TERM || b[n].pc == ENDING || b[n].pc == AWAITING || b[n].pc == SLICING || b[n].pc == COUNTING || b[n].pc == SAVING) -> stopBatch(n)
+		:: else
+		fi; n++
+	:: else -> break
+	od; n = 0
+#endif
+#endif
 }
 
 /* slot = first free slot; the caller has made sure that there is one. */
@@ -227,29 +299,26 @@ endPublisher:
 }
 
 /* Archivers, any number of them: Archiver.take, cross, archivedType.commit. A commit is atomic
- * and refused unless the txn is where its writer believes it (change.expect), so that one step
- * is all there is to see of them. None straddles a cut. */
+ * and refused unless the txn is where its writer believes it (change.expect). None straddles a
+ * cut, and nobody looks at those between cuts: one step a cut is all there is to see. */
 proctype Archiver() {
 endArchiver:
 	do
+#ifdef BUG_ARCHIVER_STRADDLES
 	:: atomic { archived < end ->
 		to = archived+1;
-		do
-#ifdef BUG_ARCHIVER_STRADDLES
-		:: to < end -> to++
-#else
-		:: to < end && epochAt[to] == epochAt[to-1] -> to++   /* not beyond a cut */
-#endif
-		:: break
-		od;
-#ifdef BUG_ARCHIVER_STRADDLES
+		do :: to < end -> to++ :: break od; skip;
 		d_step { n = 1;
-			do
-			:: n < CUTS -> if :: cutPos[n] > archived && cutPos[n] <= to -> snapshot[n] = to :: else fi; n++
-			:: else -> break
-			od; n = 0 }
-#endif
+		do
+		:: n < CUTS -> if :: cutPos[n] > archived && cutPos[n] <= to -> snapshot[n] = to :: else fi; n++
+		:: else -> break
+		od; n = 0 }
 		archived = to; to = 0 }
+#else
+	:: atomic { archived < cutPos[lastCut] -> d_step {
+		archived++;
+		do :: epochAt[archived] == epochAt[archived-1] -> archived++ :: else -> break od } }
+#endif
 	od
 }
 
@@ -282,7 +351,7 @@ endWorker:
 #endif
 	}
 	/* session.takeOver 2, store.TakeOver: the term is recorded, or a newer one is there. */
-	:: atomic { w[me].pc == TERM && termSpeed < w[me].term -> termSpeed = w[me].term; w[me].pc = ENDING }
+	:: atomic { w[me].pc == TERM && termSpeed < w[me].term -> d_step { termSpeed = w[me].term; w[me].pc = ENDING; depose() } }
 	:: atomic { w[me].pc == TERM && termSpeed > w[me].term -> d_step { stopWorker(me) } }
 	/* The newer term came between its reading and our insert, which changes no maximum. */
 	:: atomic { w[me].pc == TERM && termSpeed > w[me].term -> w[me].pc = ENDING }
@@ -364,8 +433,6 @@ endSpeedInsert:
 		look()
 #endif
 	} }
-	/* The connection was lost before it arrived. */
-	:: atomic { sp[me].st == SENT && sp[me].own == 0 -> d_step { clear(sp[me]) } }
 	od
 }
 
@@ -388,6 +455,14 @@ inline killedBatch(k) {
 	set = 0
 }
 
+/* Of the older builds that garbage keeps, those that were never live do not count: else one that
+ * was live until now could go while queries still read it. */
+#ifdef BUG_GARBAGE_COUNTS_UNSHOWN
+#define COUNTS(k) true
+#else
+#define COUNTS(k) HAS(shown, k)
+#endif
+
 /* batch.Run and batch.Rollback, again and again. */
 proctype BatchJob(byte me) {
 endBatchJob:
@@ -395,19 +470,20 @@ endBatchJob:
 	/* run.lease: as session.takeOver. */
 	:: atomic { b[me].pc == IDLE && kvBatch < RUNS && (me == 0 || b[0].pc != IDLE) ->
 		kvBatch++; b[me].term = kvBatch; b[me].pc = TERM }
-	:: atomic { b[me].pc == TERM && termBatch < b[me].term -> termBatch = b[me].term; b[me].pc = ENDING }
+	:: atomic { b[me].pc == TERM && termBatch < b[me].term -> d_step { termBatch = b[me].term; b[me].pc = ENDING; deposeBatch() } }
 	:: atomic { b[me].pc == TERM && termBatch > b[me].term -> d_step { stopBatch(me) } }
 	:: atomic { b[me].pc == TERM && termBatch > b[me].term -> b[me].pc = ENDING }
 	:: atomic { b[me].pc == ENDING && FAULTS && bt[0].st >= PASSED && bt[0].term < b[me].term -> d_step { killedBatch(0) } }
 	:: atomic { b[me].pc == ENDING && FAULTS && bt[1].st >= PASSED && bt[1].term < b[me].term -> d_step { killedBatch(1) } }
 #define LEASED (b[me].pc == ENDING && !(bt[0].st >= PASSED && bt[0].term < b[me].term) && !(bt[1].st >= PASSED && bt[1].term < b[me].term))
-	/* run.lease reads what is live; run.publish, Log.PublishCut: reads the last cut, and sends
-	 * the next one with that as the last expected. */
-	:: atomic { LEASED && BROOM ->
+	/* run.lease: reads the last cut, that its term is the newest still, and what is live.
+	 * run.publish, Log.PublishCut: sends the next cut, with that last one as the one expected. */
+	:: atomic { LEASED && b[me].term < termBatch -> d_step { stopBatch(me) } }
+	:: atomic { LEASED && b[me].term == termBatch && BROOM ->
 		b[me].pin = pinned; b[me].pc = PUBLISHING;
 		send(me, CUT, lastCut, 0) }
 	/* Rollback: to an older build that is listed, pinned; or, released, to a newer one. */
-	:: atomic { LEASED && rollbacks < ROLLBACKS && (builds & ~(1<<live)) ->
+	:: atomic { LEASED && b[me].term == termBatch && rollbacks < ROLLBACKS && (builds & ~(1<<live)) ->
 		n = 0;
 		do
 		:: n < CUTS-1 -> n++
@@ -503,7 +579,7 @@ endBatchJob:
 		:: n == 0 -> break
 		:: n > 0 -> n--;
 			if
-			:: HAS(builds, n) && kept > 0 -> kept--
+			:: HAS(builds, n) && kept > 0 -> if :: COUNTS(n) -> kept-- :: else fi
 			:: HAS(builds, n) && kept == 0 -> b[me].old = b[me].old | (1<<n)
 			:: else
 			fi
@@ -519,8 +595,23 @@ endBatchJob:
 			:: else
 			fi; n++
 		:: else -> break
-		od; n = 0; kept = 0;
-		b[me].pc = DROPPING } }
+		od; kept = 0;
+		n = 1;      /* what is dropped already need not be dropped again */
+		do
+		:: n <= RUNS -> if :: HAS(b[me].gone, n) && !rows1[n] -> b[me].gone = b[me].gone & ~(1<<n) :: else fi; n++
+		:: else -> break
+		od;
+		n = 0; set = 0;
+		do
+		:: n < b[me].oldest -> set = set | once[n] | reach[n]; n++
+		:: else -> break
+		od; n = 0;
+		if :: !set -> b[me].oldest = 0 :: else fi; set = 0;
+		if
+		:: b[me].gone || b[me].oldest -> b[me].pc = DROPPING
+		:: !b[me].gone && !b[me].oldest && b[me].old -> b[me].pc = CONDEMNING
+		:: else -> stopBatch(me)
+		fi } }
 	/* store.dropParts: ALTER ... DROP PARTITION knows no fence. */
 	:: atomic { b[me].pc == DROPPING -> d_step {
 		n = 1;
@@ -534,11 +625,10 @@ endBatchJob:
 		:: else -> break
 		od; n = 0;
 		b[me].gone = 0; b[me].oldest = 0;
-		b[me].pc = CONDEMNING;
+		if :: b[me].old -> b[me].pc = CONDEMNING :: else -> stopBatch(me) fi;
 		look() } }
 	/* store.condemn: registered slices that no build names but the old ones; with them the old
 	 * builds themselves, so that no flip can go back to one that is about to be dropped. */
-	:: atomic { b[me].pc == CONDEMNING && b[me].old == 0 -> d_step { stopBatch(me) } }
 	:: atomic { b[me].pc == CONDEMNING && b[me].old && BROOM ->
 		d_step {
 		set = registered & ~condemned; n = 0;
@@ -587,7 +677,8 @@ endBatchInsert:
 			assert(n > lastCut);                    /* a cut number is never published twice */
 			lastCut = n; end++; epochAt[end] = n; cutPos[n] = end; n = 0;
 			if :: bt[me].own -> b[bt[me].own-1].pc = AWAITING; b[bt[me].own-1].n = lastCut :: else fi;
-			clear(bt[me])
+			clear(bt[me]);
+			sweepBatch()
 		fi } }
 	/* system.fenceSQL. */
 	:: atomic { bt[me].st == SENT && bt[me].kind != CUT ->
@@ -621,7 +712,7 @@ endBatchInsert:
 		clear(bt[me]);
 		look() } }
 	:: atomic { bt[me].st == PASSED && bt[me].kind == FLIP -> d_step {
-		if :: bt[me].b > flip -> flip = bt[me].b; live = bt[me].a; pinned = bt[me].ep :: else fi;
+		if :: bt[me].b > flip -> flip = bt[me].b; live = bt[me].a; shown = shown | (1<<live); pinned = bt[me].ep :: else fi;
 #ifdef READER
 		flips++;
 #endif
@@ -636,7 +727,8 @@ endBatchInsert:
 		condemned = condemned | bt[me].a; condemnedBuilds = condemnedBuilds | bt[me].b;
 		DONE(FORGETTING);
 		clear(bt[me]) } }
-	:: atomic { bt[me].st == SENT && bt[me].own == 0 -> d_step { clear(bt[me]) } }
+	/* The connection was lost before it arrived. (Without this a cut that never lands holds its slot.) */
+	:: atomic { bt[me].st == SENT && bt[me].kind == CUT && bt[me].own == 0 -> d_step { clear(bt[me]) } }
 	od
 }
 
@@ -644,10 +736,10 @@ endBatchInsert:
 /* A query that takes its time: it reads live, once, and later the tables. It may be overtaken by
  * as many flips as older builds are kept. */
 proctype Reader() {
-	byte build, since;
+	byte mine, since;
 endReader:
 	do
-	:: atomic { build = live; since = flips;
+	:: atomic { mine = live; since = flips;
 		goto reading }
 	od;
 reading:
@@ -656,19 +748,19 @@ reading:
 		:: flips - since <= KEEP ->
 			d_step {
 			stored();
-			if :: cutPos[build] > x -> x = cutPos[build] :: else fi;
+			if :: cutPos[mine] > x -> x = cutPos[mine] :: else fi;
 #ifdef BUG_LIVE_READ_TWICE
-			merge(build, live);
+			merge(mine, live);
 #else
-			merge(build, build);
+			merge(mine, mine);
 #endif
-			assert(HAS(builds, build));
-			assert(many == 0);              /* one-build: the answer is that of one build, whole */
+			assert(HAS(builds, mine));
+			assert(many == 0);              /* one-mine: the answer is that of one build, whole */
 			assert(all == BETWEEN(0, x));
 			all = 0; many = 0; x = 0 }
 		:: else
 		fi;
-		build = 0; since = 0;
+		mine = 0; since = 0;
 		goto endReader }
 }
 #endif
@@ -692,7 +784,7 @@ endCalm:
 		:: i < BATCHES -> assert(b[i].pc == IDLE); i++
 		:: else -> break
 		od; i = 0; x = 0;
-		assert(archived == end) } }
+		assert(archived >= cutPos[lastCut]) } }
 }
 #endif
 

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	eventsPerMessage = 200     // how the demo's producer packs its events
+	eventsPerMessage = 500     // how the demo's producer packs its events
 	pace             = 150_000 // events/s of June's last third, so that the second batch's cut falls into it
 )
 

@@ -25,7 +25,7 @@ import (
 
 const (
 	eventsPerMessage = 500     // how the demo's producer packs its events
-	pace             = 150_000 // events/s of June's last third, so that the second batch's cut falls into it
+	pace             = 200_000 // events/s of June's last third, so that the second batch's cut falls into it
 )
 
 // june publishes June while queries run and, during its last third, a batch.

@@ -73,7 +73,7 @@ type Store interface {
 	Garbage(ctx context.Context, term, keep uint64) (dropped int, err error)
 	// Forget drops merged views that are not shown, and tables of plans that are neither shown,
 	// nor folded, nor in a kept build.
-	Forget(ctx context.Context, shown, folded []*view.Plan) (dropped int, err error)
+	Forget(ctx context.Context, term uint64, shown, folded []*view.Plan) (dropped int, err error)
 }
 
 // Config of a run. The zero value of a setting is its default.

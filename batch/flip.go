@@ -67,7 +67,7 @@ func (r *run) garbage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if dropped, err = r.store.Forget(ctx, r.plans, retiring); err != nil {
+	if dropped, err = r.store.Forget(ctx, r.term, r.plans, retiring); err != nil {
 		return fmt.Errorf("build %d is live, but what is no longer defined was not dropped: %w", r.cut.Number, err)
 	}
 	r.report.Dropped += dropped

@@ -36,12 +36,34 @@ func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned b
 			return schemas.Live{}, fmt.Errorf("build %d cannot be shown: since its cut %d the speed layer has not folded plan %.8s throughout, and events would be missing", number, to.Cut, plan)
 		}
 	}
+	if err := r.speedIsPast(ctx, shown, number); err != nil {
+		return schemas.Live{}, err
+	}
 	// A newer build may show newer definitions. If we stop between this and the flip, views whose
 	// definition the live build does not cover answer with an error until it is done again.
 	if err := r.store.PublishViews(ctx, shown); err != nil {
 		return schemas.Live{}, fmt.Errorf("publish views: %w", err)
 	}
 	return flip(ctx, log, store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
+}
+
+// speedIsPast refuses an older build while the speed layer has not reached what the live one holds:
+// events that are shown would vanish until it has. Positions only grow, so one look is enough.
+func (r *run) speedIsPast(ctx context.Context, shown []*view.Plan, number uint64) error {
+	if number >= r.live.Build {
+		return nil
+	}
+	marks, err := r.store.Positions(ctx, shown)
+	if err != nil {
+		return err
+	}
+	for _, p := range shown {
+		if at := marks[p.Hash].Position.Seq; at < r.baseAt {
+			return fmt.Errorf("build %d cannot be shown yet: build %d holds everything up to position %d, and the speed layer has view %s up to %d; is `watershed speed` running?",
+				number, r.live.Build, r.baseAt, p.Name(), at)
+		}
+	}
+	return nil
 }
 
 // folded returns the plans of a build that every cut since the build's own defines, or keeps as

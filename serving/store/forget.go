@@ -18,13 +18,14 @@ var planTable = regexp.MustCompile(`^(.+)__([0-9a-f]{8})__(batch|speed)(_in|_fen
 // batch term may call it, after a flip to a build of the shown plans. It returns how many it
 // dropped.
 //
-// Each drop is whole by itself; what a stop leaves, the next call drops.
-func (db *DB) Forget(ctx context.Context, shown, folded []*view.Plan) (int, error) {
-	dropped, err := db.forget(ctx, shown, folded)
+// Each drop is whole by itself; what a stop leaves, the next call drops. A drop cannot be
+// fenced, so the term is looked at right before each: a newer run may define the plan again.
+func (db *DB) Forget(ctx context.Context, term uint64, shown, folded []*view.Plan) (int, error) {
+	dropped, err := db.forget(ctx, term, shown, folded)
 	return dropped, wrapf(err, "drop what is no longer defined")
 }
 
-func (db *DB) forget(ctx context.Context, shown, folded []*view.Plan) (int, error) {
+func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Plan) (int, error) {
 	views, plans := make(map[string]bool), make(map[string]bool)
 	for _, p := range shown {
 		l := layoutOf(p)
@@ -62,6 +63,12 @@ func (db *DB) forget(ctx context.Context, shown, folded []*view.Plan) (int, erro
 		}
 		if keep {
 			continue
+		}
+		if newest, err := db.Term(ctx, RoleBatch); err != nil || newest != term {
+			if err == nil {
+				err = fmt.Errorf("term %d is over, a newer run has term %d", term, newest)
+			}
+			return dropped, err
 		}
 		if strings.HasSuffix(t.Engine, "View") {
 			kind = "VIEW"

@@ -39,7 +39,7 @@ func TestForget(t *testing.T) {
 		check(t, rows.Err())
 		return out
 	}
-	dropped, err := db.Forget(ctx, asPlans(stays), asPlans(retiring))
+	dropped, err := db.Forget(ctx, 1, asPlans(stays), asPlans(retiring))
 	check(t, err)
 	want := []string{built.ID() + "__batch", "sales", stays.ID() + "__batch", "sales_states", "theirs", retiring.ID() + "__batch"}
 	if got := names(ctx); !cmp.Equal(got, want) {
@@ -48,7 +48,10 @@ func TestForget(t *testing.T) {
 	if dropped == 0 {
 		t.Error("nothing was dropped")
 	}
-	if dropped, err = db.Forget(ctx, asPlans(stays), asPlans(retiring)); err != nil || dropped != 0 {
+	if _, err := db.Forget(ctx, 0, nil, nil); err == nil {
+		t.Error("a run whose term is over dropped tables")
+	}
+	if dropped, err = db.Forget(ctx, 1, asPlans(stays), asPlans(retiring)); err != nil || dropped != 0 {
 		t.Errorf("the second call dropped %d, %v; want nothing", dropped, err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Garbage drops what an earlier call condemned, and condemns what is no longer kept: kept are
-// the live build, the builds newer than it, and so many older ones. It returns how many slices
+// the live build, the builds newer than it, and so many older ones that were live. It returns how many slices
 // and epochs it dropped. Only the holder of the newest batch term may call it, after its flip.
 //
 // The order makes every stop harmless. Epochs go by the builds that were still listed when the
@@ -37,11 +37,21 @@ func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
 	if err != nil {
 		return dropped, err
 	}
+	shown, err := rows[struct {
+		Build uint64 `ch:"build"`
+	}](ctx, db.client, "SELECT DISTINCT build FROM "+db.name("live"))
+	if err != nil {
+		return dropped, err
+	}
+	wasLive := make(map[uint64]bool, len(shown))
+	for _, s := range shown {
+		wasLive[s.Build] = true
+	}
 	var old []uint64
 	for _, b := range builds {
 		switch {
 		case b.Number >= live.Build:
-		case keep > 0:
+		case keep > 0 && wasLive[b.Number]: // a query may still be looking at it, and a rollback go to it
 			keep--
 		default:
 			old = append(old, b.Number)

@@ -22,8 +22,8 @@ type flush struct {
 	mark  schemas.Mark
 	parts []flushPart
 	idle  []*planState // nothing folded since their last flush
-	began time.Time
-	done  chan struct{} // closed when err and refused are set
+	took  time.Duration // the inserts alone
+	done  chan struct{} // closed when took, err and refused are set
 	err   error
 }
 
@@ -59,7 +59,7 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		l.remove(p.plan)
 		l.s.detach(ctx, outer, p)
 	}
-	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, began: time.Now(), done: make(chan struct{})}
+	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, done: make(chan struct{})}
 	due := time.Since(l.savedAt) >= saveEvery
 	for _, p := range l.plans {
 		switch {
@@ -81,7 +81,9 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		// An insert that is cut short has an unknown outcome, so a stop lets it end.
 		ctx, cancel := linger(ctx, stopWithin)
 		defer cancel()
+		began := time.Now()
 		f.err = f.insert(ctx, l.s)
+		f.took = time.Since(began)
 	}()
 	return nil
 }
@@ -152,7 +154,7 @@ func (l *lane) land() ([]*refusedError, error) {
 	if f.err != nil {
 		return nil, l.s.failure(f.err)
 	}
-	l.took = time.Since(f.began)
+	l.took = f.took
 	var refused []*refusedError
 	for _, part := range f.parts {
 		if part.refused != nil {

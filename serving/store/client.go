@@ -14,26 +14,19 @@ import (
 // client is a pool of connections, and the database that its statements are about.
 type client struct {
 	conn     driver.Conn
-	dialer   *dialer
 	addr     string
 	database string
 }
 
-// close gives up the connections.
-func (c *client) close() error {
-	err := c.conn.Close()
-	c.dialer.wait()
-	return err
-}
+const dialTimeout = 5 * time.Second
 
 func connect(addr, database, user, password string, settings clickhouse.Settings) (*client, error) {
-	d := &dialer{net: net.Dialer{Timeout: 5 * time.Second}}
 	conn, err := clickhouse.Open(&clickhouse.Options{
 		Addr:         []string{addr},
 		Auth:         clickhouse.Auth{Username: user, Password: password, Database: database},
 		Settings:     settings,
-		DialTimeout:  d.net.Timeout,
-		DialContext:  d.dial,
+		DialTimeout:  dialTimeout,
+		DialContext:  dial,
 		ReadTimeout:  10 * time.Minute, // of one packet: a long statement may be silent
 		MaxOpenConns: 64,
 		MaxIdleConns: 16,
@@ -41,7 +34,7 @@ func connect(addr, database, user, password string, settings clickhouse.Settings
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn, d, addr, database}, nil
+	return &client{conn, addr, database}, nil
 }
 
 // own are the settings of the writers' side.

@@ -19,8 +19,8 @@ func TestGoingAwayDoesNotEndTheServer(t *testing.T) {
 	ensure(t, db, true, p)
 	check(t, db.TakeOver(t.Context(), store.RoleSpeed, 1))
 	many := states(t, p, some(1, 20000))
-	for i := range 40 {
-		brief, end := context.WithTimeout(t.Context(), time.Duration(i)*600*time.Microsecond)
+	for i := range 20 {
+		brief, end := context.WithTimeout(t.Context(), time.Duration(i)*1200*time.Microsecond)
 		_ = db.InsertSpeed(brief, p, 1, schemas.Mark{Position: schemas.Position{Seq: uint64(i)}}, many) // most are cut short
 		end()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -36,7 +36,7 @@ func TestGoingAwayDoesNotEndTheServer(t *testing.T) {
 		}
 		_ = rows.Close() // the query was ended on purpose
 		cancel()
-		short, done := context.WithTimeout(t.Context(), time.Duration(i)*800*time.Microsecond)
+		short, done := context.WithTimeout(t.Context(), time.Duration(i)*1600*time.Microsecond)
 		if rows, err := r.Query(short, store.Query{SQL: "SELECT sleepEachRow(0.01) FROM numbers(100)"}); err == nil {
 			for rows.Next() {
 			}
@@ -49,7 +49,7 @@ func TestGoingAwayDoesNotEndTheServer(t *testing.T) {
 		t.Fatal("the server is gone:", c.Err())
 	default:
 	}
-	if _, err := r.Query(t.Context(), store.Query{SQL: "SELECT 1"}); err != nil {
-		t.Error(err)
-	}
+	rows, err := r.Query(t.Context(), store.Query{SQL: "SELECT 1"})
+	check(t, err)
+	check(t, rows.Close())
 }

@@ -39,13 +39,13 @@ func OpenReader(ctx context.Context, cfg Config) (*Reader, error) {
 		err = fmt.Errorf("user %s needs a profile with readonly = 1", cfg.User)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open reader at %s: %w", cfg.Addr, errors.Join(err, c.close()))
+		return nil, fmt.Errorf("open reader at %s: %w", cfg.Addr, errors.Join(err, c.conn.Close()))
 	}
 	return &Reader{c}, nil
 }
 
 // Close gives up the connections.
-func (r *Reader) Close() error { return r.c.close() }
+func (r *Reader) Close() error { return r.c.conn.Close() }
 
 // Seen is what an answer rests on.
 type Seen struct {

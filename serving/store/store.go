@@ -71,7 +71,7 @@ func (db *DB) prepare(ctx context.Context, database string) error {
 }
 
 // Close gives up the connections.
-func (db *DB) Close() error { return db.client.close() }
+func (db *DB) Close() error { return db.conn.Close() }
 
 // queryID names a fenced write after its role and term, so that TakeOver finds it.
 func (db *DB) queryID(role string, term uint64) string {

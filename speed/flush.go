@@ -21,7 +21,7 @@ const (
 type flush struct {
 	mark  schemas.Mark
 	parts []flushPart
-	idle  []*planState // nothing folded since their last flush
+	idle  []*planState  // nothing folded since their last flush
 	took  time.Duration // the inserts alone
 	done  chan struct{} // closed when took, err and refused are set
 	err   error

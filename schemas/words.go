@@ -19,11 +19,12 @@ type Position struct {
 // the stretch of log after cut n and before cut n+1, epoch 0 what lies before cut 1.
 type Cut struct {
 	Number      uint64    `json:"number"`
-	Previous    Position  `json:"previous"`    // where the cut before stands; zero for cut 1
-	Definitions Set       `json:"definitions"` // what holds from here on
-	Retiring    Set       `json:"retiring"`    // defined no more, but still shown by the live build: folded until it flips
-	Position    Position  `json:"-"`           // where this cut stands
-	At          time.Time `json:"-"`           // the log's timestamp of the cut
+	Previous    Position  `json:"previous"`       // where the cut before stands; zero for cut 1
+	Definitions Set       `json:"definitions"`    // what holds from here on
+	Retiring    Set       `json:"retiring"`       // defined no more, but still shown by the live build: folded until it flips
+	Anew        uint64    `json:"anew,omitempty"` // set in the first message of a log that was begun anew: positions up to here are of the log before
+	Position    Position  `json:"-"`              // where this cut stands
+	At          time.Time `json:"-"`              // the log's timestamp of the cut
 }
 
 // A Chunk is a contiguous run of the log, decoded. Its rows stand in log order. It never

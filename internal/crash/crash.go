@@ -1,0 +1,11 @@
+// Package crash names the places at which a process may die, so that tests can make it die there.
+//
+// Code that writes calls At between the steps of a protocol. In a normal build At is empty and costs
+// nothing. Built with the tag "crash", it kills its process by SIGKILL at the place that the environment
+// variable WATERSHED_CRASH names: "place", or "place#n" for the n-th time that it is reached.
+// `make faults` dies at each of them once.
+package crash
+
+// Places are all names that At is called with; a test holds the list against the source. They are
+// <package>.<what is done>, and mean: the step has just been taken, the next has not.
+var Places = [...]string{}

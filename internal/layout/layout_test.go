@@ -25,6 +25,7 @@ var imports = map[string][]string{
 	"internal/devserver/devtest": {"internal/devserver"},
 	"internal/durable":           {},
 	"internal/eventlog":          {"internal/decode", "schemas"},
+	"internal/faultproxy":        {},
 	"schemas":                    {},
 	"schemas/agg":                {"schemas", "schemas/column"},
 	"schemas/agg/aggtest":        {"internal/devserver", "schemas"},

@@ -51,7 +51,7 @@ func Of(dst []Fingerprint, ev *schemas.Event, b *column.Block) ([]Fingerprint, e
 	return dst, nil
 }
 
-// nonzero keeps the zero fingerprint for free entries of a Table.
+// nonzero keeps the zero fingerprint for free entries of a Map.
 func nonzero(f Fingerprint) Fingerprint {
 	if f == (Fingerprint{}) {
 		f.Lo = 1
@@ -102,69 +102,4 @@ func Places(dst []Place, b *column.Block, source uint32) ([]Place, error) {
 		dst = append(dst, Place{Seq: seq, Row: int32(rows.Ints[i]), Source: source})
 	}
 	return dst, nil
-}
-
-// A Table remembers for each fingerprint the first place where it was seen. It is an open
-// addressing table of 32 bytes an entry, three eighths to three quarters full.
-type Table struct {
-	entries []entry
-	n       int
-}
-
-type entry struct {
-	print Fingerprint // zero: free
-	place Place
-}
-
-// Len is the number of fingerprints held.
-func (t *Table) Len() int { return t.n }
-
-// Bytes is the memory held.
-func (t *Table) Bytes() int64 { return int64(cap(t.entries)) * 32 }
-
-// See records that an identity was seen at a place. It returns the first place known for it,
-// now included: the event at `at` is a duplicate if that is another place than `at`, and
-// what stood there before is one if moved is true.
-func (t *Table) See(print Fingerprint, at Place) (first Place, moved bool) {
-	if 4*(t.n+1) > 3*len(t.entries) {
-		t.grow()
-	}
-	e := t.slot(print)
-	switch {
-	case e.print == (Fingerprint{}):
-		*e = entry{print, at}
-		t.n++
-	case at.Before(e.place):
-		e.place = at
-		return at, true
-	}
-	return e.place, false
-}
-
-// First returns the first place known for an identity.
-func (t *Table) First(print Fingerprint) (Place, bool) {
-	if t.n == 0 {
-		return Place{}, false
-	}
-	e := t.slot(print)
-	return e.place, e.print == print
-}
-
-func (t *Table) slot(print Fingerprint) *entry {
-	mask := uint64(len(t.entries) - 1)
-	for i := print.Lo & mask; ; i = (i + 1) & mask {
-		if e := &t.entries[i]; e.print == print || e.print == (Fingerprint{}) {
-			return e
-		}
-	}
-}
-
-func (t *Table) grow() {
-	old := t.entries
-	t.entries = make([]entry, max(1024, 2*len(old)))
-	for _, e := range old {
-		if e.print != (Fingerprint{}) {
-			*t.slot(e.print) = e
-		}
-	}
 }

@@ -1,0 +1,127 @@
+package identity
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// A Map holds a value for each fingerprint. It is an open addressing table, at most three
+// quarters full, in one piece of memory without pointers into it. The zero Map is empty and
+// doubles when it must; one that was Reset never grows.
+type Map[V any] struct {
+	entries []entry[V]
+	n       int
+	bounded bool
+}
+
+type entry[V any] struct {
+	print Fingerprint // zero: free
+	value V
+}
+
+// Room is how many fingerprints a Map of V holds in so many bytes; at least one.
+func Room[V any](bytes int64) int {
+	return max(1, int(bytes/int64(unsafe.Sizeof(entry[V]{})))*3/4)
+}
+
+// Reset empties the map and gives it room for n fingerprints and no more. It keeps its memory
+// where that is enough.
+func (m *Map[V]) Reset(n int) {
+	size := (4*n + 2) / 3
+	if cap(m.entries) < size {
+		m.entries = nil // so that the old ones can go before the new ones come
+		m.entries = make([]entry[V], size)
+	} else {
+		m.entries = m.entries[:size]
+		clear(m.entries)
+	}
+	m.n, m.bounded = 0, true
+}
+
+// Len is the number of fingerprints held.
+func (m *Map[V]) Len() int { return m.n }
+
+// Bytes is the memory held.
+func (m *Map[V]) Bytes() int64 { return int64(cap(m.entries)) * int64(unsafe.Sizeof(entry[V]{})) }
+
+// Put returns where the value of a fingerprint is; the pointer is good until the next Put. If
+// fresh, the fingerprint was not held, and the value is zero. It is nil if the fingerprint is
+// not held and there is no room for it.
+func (m *Map[V]) Put(print Fingerprint) (v *V, fresh bool) {
+	if 4*(m.n+1) > 3*len(m.entries) {
+		if m.bounded {
+			return m.Get(print), false
+		}
+		m.grow()
+	}
+	e := m.slot(print)
+	if fresh = e.print == (Fingerprint{}); fresh {
+		e.print = print
+		m.n++
+	}
+	return &e.value, fresh
+}
+
+// Get returns where the value of a fingerprint is; nil if it is not held.
+func (m *Map[V]) Get(print Fingerprint) *V {
+	if m.n == 0 {
+		return nil
+	}
+	if e := m.slot(print); e.print == print {
+		return &e.value
+	}
+	return nil
+}
+
+func (m *Map[V]) slot(print Fingerprint) *entry[V] {
+	at, _ := bits.Mul64(print.Lo, uint64(len(m.entries)))
+	for {
+		if e := &m.entries[at]; e.print == print || e.print == (Fingerprint{}) {
+			return e
+		}
+		if at++; at == uint64(len(m.entries)) {
+			at = 0
+		}
+	}
+}
+
+func (m *Map[V]) grow() {
+	old := m.entries
+	m.entries = make([]entry[V], max(1024, 2*len(old)))
+	for _, e := range old {
+		if e.print != (Fingerprint{}) {
+			*m.slot(e.print) = e
+		}
+	}
+}
+
+// A Table remembers for each fingerprint the first place where it was seen. The zero Table is
+// empty.
+type Table struct{ places Map[Place] }
+
+// Len is the number of fingerprints held.
+func (t *Table) Len() int { return t.places.Len() }
+
+// Bytes is the memory held.
+func (t *Table) Bytes() int64 { return t.places.Bytes() }
+
+// See records that an identity was seen at a place. It returns the first place known for it,
+// now included: the event at `at` is a duplicate if that is another place than `at`, and
+// what stood there before is one if moved is true.
+func (t *Table) See(print Fingerprint, at Place) (first Place, moved bool) {
+	p, fresh := t.places.Put(print)
+	if fresh {
+		*p = at
+	} else if at.Before(*p) {
+		*p, moved = at, true
+	}
+	return *p, moved
+}
+
+// First returns the first place known for an identity.
+func (t *Table) First(print Fingerprint) (Place, bool) {
+	if p := t.places.Get(print); p != nil {
+		return *p, true
+	}
+	return Place{}, false
+}

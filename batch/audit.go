@@ -75,7 +75,7 @@ func (r *run) compare(ctx context.Context, w *work, results []result, old map[st
 
 // keepOld puts the slice that was there before in place of the equal one just computed.
 func (r *run) keepOld(w *work, res result, before schemas.Slice) {
-	list := w.build.Plans[res.plan.Hash]
+	list := w.build.Plans[res.plan.Hash].Slices
 	for i := range list {
 		if list[i].ID == res.slice.ID {
 			list[i] = before

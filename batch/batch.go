@@ -132,8 +132,7 @@ type run struct {
 	plans  []*view.Plan
 	tables map[string]*history.Table // by event type
 	live   schemas.Live              // before the flip
-	base   schemas.Build             // the live build's slices
-	baseAt uint64                    // stream sequence of the live build's cut
+	base   schemas.Build             // the live build
 	report Report
 
 	speedPast bool // the speed layer has passed the cut with every plan
@@ -230,13 +229,6 @@ func (r *run) lease(ctx context.Context) error {
 	if r.base, err = r.store.Build(ctx, r.live.Build); err != nil {
 		return fmt.Errorf("read build %d, which is live: %w", r.live.Build, err)
 	}
-	if r.live.Cut > 0 {
-		at, err := r.log.Cut(ctx, r.live.Cut)
-		if err != nil {
-			return fmt.Errorf("read cut %d of the live build: %w", r.live.Cut, err)
-		}
-		r.baseAt = at.Position.Seq
-	}
 	return nil
 }
 
@@ -315,15 +307,15 @@ type DefinitionError struct {
 func (e *DefinitionError) Error() string { return fmt.Sprintf("event %s: %v", e.Event.Name, e.Err) }
 func (e *DefinitionError) Unwrap() error { return e.Err }
 
-// retiring returns the definitions of the last cut, retiring or not, whose plans the live
-// build shows and the new definitions lack.
+// retiring returns the definitions of the live build and of the last cut, retiring or not, whose
+// plans the live build shows and the new definitions lack.
 func (r *run) retiring(last schemas.Cut) (schemas.Set, error) {
 	keep := make(map[string]bool)
 	for _, p := range r.plans {
 		keep[p.Hash] = true
 	}
 	var out schemas.Set
-	for _, set := range []*schemas.Set{&last.Definitions, &last.Retiring} {
+	for _, set := range []*schemas.Set{&r.base.Definitions, &last.Definitions, &last.Retiring} {
 		plans, err := view.CompileSet(set)
 		if err != nil {
 			return out, fmt.Errorf("definitions of cut %d: %w", last.Number, err)

@@ -103,7 +103,7 @@ func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
 func (f *folder) counted(j *job, seqs []int64, rows []int32) []int32 {
 	out := rows[:0]
 	for _, row := range rows {
-		if uint64(seqs[row]) > f.c.r.baseAt || len(j.date.fresh) > 0 {
+		if uint64(seqs[row]) > j.snap.baseAt || len(j.date.fresh) > 0 {
 			out = append(out, row)
 		}
 	}

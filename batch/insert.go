@@ -79,7 +79,7 @@ func (in *inserter) slice(ctx context.Context, j *job, t *target, s schemas.Slic
 	in.r.report.Slices.Computed++
 	in.r.report.Groups += s.Groups
 	in.c.results = append(in.c.results, result{t.plan, s})
-	in.c.w.build.Plans[t.plan.Hash] = append(in.c.w.build.Plans[t.plan.Hash], s)
+	in.c.w.add(t.plan, s)
 	if t.audited && !(j.plain(t) && s.Duplicates == 0) {
 		sides(in.c.w.specs[t.plan.Hash], t.base, &s)
 	}

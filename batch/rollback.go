@@ -58,9 +58,9 @@ func (r *run) speedIsPast(ctx context.Context, shown []*view.Plan, number uint64
 		return err
 	}
 	for _, p := range shown {
-		if at := marks[p.Hash].Position.Seq; at < r.baseAt {
+		if at, want := marks[p.Hash].Position.Seq, r.base.Plans[p.Hash].Position.Seq; at < want {
 			return fmt.Errorf("build %d cannot be shown yet: build %d holds everything up to position %d, and the speed layer has view %s up to %d; is `watershed speed` running?",
-				number, r.live.Build, r.baseAt, p.Name(), at)
+				number, r.live.Build, want, p.Name(), at)
 		}
 	}
 	return nil

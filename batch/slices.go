@@ -19,6 +19,13 @@ type work struct {
 	specs map[string]*schemas.AuditSpec // by plan hash; plans that the live build covers
 }
 
+// add puts a slice into the build.
+func (w *work) add(p *view.Plan, s schemas.Slice) {
+	of := w.build.Plans[p.Hash]
+	of.Slices = append(of.Slices, s)
+	w.build.Plans[p.Hash] = of
+}
+
 // A job computes slices of one date: its files are read once for all plans that need it.
 type job struct {
 	snap    *snapshot
@@ -45,14 +52,15 @@ func (j *job) plain(t *target) bool {
 // slices finds or computes the slice of each plan and date.
 func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 	w := &work{
-		build: schemas.Build{Number: r.cut.Number, Cut: r.cut.Number, Plans: make(map[string][]schemas.Slice), At: time.Now().UTC()},
+		build: schemas.Build{Number: r.cut.Number, Cut: r.cut.Number, Position: r.cut.Position, Definitions: r.cut.Definitions,
+			Plans: make(map[string]schemas.Covered), At: time.Now().UTC()},
 		specs: make(map[string]*schemas.AuditSpec),
 	}
 	old := make(map[string]map[string]schemas.Slice) // by plan, then key
 	for _, p := range r.plans {
-		w.build.Plans[p.Hash] = nil
-		if _, covered := r.base.Plans[p.Hash]; covered {
-			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: r.base.Cut, To: r.cut.Number}
+		w.build.Plans[p.Hash] = schemas.Covered{Cut: r.cut.Number, Position: r.cut.Position}
+		if base, covered := r.base.Plans[p.Hash]; covered {
+			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: base.Cut, To: r.cut.Number}
 		}
 		var err error
 		if old[p.Hash], err = r.whole(ctx, p, snaps[p.Event.Name]); err != nil {
@@ -117,7 +125,7 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 				if p.Event.Name != ev.Name {
 					continue
 				}
-				t := &target{plan: p, key: sliceKey(p, d), base: sliceOn(r.base.Plans[p.Hash], d.day)}
+				t := &target{plan: p, key: sliceKey(p, d), base: sliceOn(r.base.Plans[p.Hash].Slices, d.day)}
 				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild {
 					t.reuse = &s
 				}
@@ -128,7 +136,7 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 					continue
 				}
 				r.report.Slices.Reused++
-				w.build.Plans[p.Hash] = append(w.build.Plans[p.Hash], *t.reuse)
+				w.add(p, *t.reuse)
 				if !t.audited {
 					continue
 				}
@@ -151,8 +159,8 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 // dates that are gone from history.
 func (r *run) dropAgedSlices(w *work) {
 	for plan, spec := range w.specs {
-		for _, s := range r.base.Plans[plan] {
-			if sliceOn(w.build.Plans[plan], s.Date) == nil {
+		for _, s := range r.base.Plans[plan].Slices {
+			if sliceOn(w.build.Plans[plan].Slices, s.Date) == nil {
 				spec.Old = append(spec.Old, s.ID)
 			}
 		}

@@ -17,6 +17,8 @@ type snapshots map[string]*snapshot
 type snapshot struct {
 	table *history.Table
 	dates []date
+
+	baseAt uint64 // stream sequence of the cut up to which the live build has the type; 0: it has nothing
 }
 
 // A date is the input of one date's slices.
@@ -42,9 +44,9 @@ func (r *run) snapshots(ctx context.Context) (snapshots, error) {
 		if err != nil {
 			return nil, err
 		}
-		before := &history.Snapshot{}
-		if r.baseAt > 0 {
-			before, err = table.SnapshotAt(ctx, r.cfg.App, r.baseAt)
+		before, baseAt := &history.Snapshot{}, r.baseAt(ev)
+		if baseAt > 0 {
+			before, err = table.SnapshotAt(ctx, r.cfg.App, baseAt)
 			if errors.Is(err, history.ErrNoSnapshot) { // the type is younger than the live build
 				before, err = &history.Snapshot{}, nil
 			}
@@ -52,9 +54,20 @@ func (r *run) snapshots(ctx context.Context) (snapshots, error) {
 				return nil, err
 			}
 		}
-		out[ev.Name] = &snapshot{table, divide(at.Files, before.Files)}
+		out[ev.Name] = &snapshot{table, divide(at.Files, before.Files), baseAt}
 	}
 	return out, nil
+}
+
+// baseAt is the stream sequence of the cut up to which the live build has the plans of a type. It
+// is one for all of them: they are held over together.
+func (r *run) baseAt(ev *schemas.Event) (seq uint64) {
+	for _, p := range r.plans {
+		if p.Event.Name == ev.Name {
+			seq = max(seq, r.base.Plans[p.Hash].Position.Seq)
+		}
+	}
+	return seq
 }
 
 // table opens a type's table. The archiver makes it when it passes the first cut that defines

@@ -75,19 +75,29 @@ type Slice struct {
 }
 
 // A Build is the outcome of one batch run at a cut: for each plan that it covers, one slice
-// per date.
+// per date. It holds all that is needed to show it again, whatever the log has forgotten.
 type Build struct {
-	Number uint64 // equal to its cut's; 0 is the empty build at the beginning of the log
-	Cut    uint64
-	Plans  map[string][]Slice // by plan hash; a covered plan without history has no slices
-	At     time.Time
+	Number      uint64 // equal to its cut's; 0 is the empty build at the beginning of the log
+	Cut         uint64
+	Position    Position           // where the cut stands
+	Definitions Set                // what the cut defines
+	Plans       map[string]Covered // by plan hash
+	At          time.Time
+}
+
+// Covered is what a build holds of one plan: everything before a cut. That is the build's own,
+// or an older one if the archive of the plan's event type had not reached it.
+type Covered struct {
+	Cut      uint64   // the speed states of epochs >= this are added
+	Position Position // where that cut stands
+	Slices   []Slice  // one per date; none if there is no history
 }
 
 // Live says which build the merged views show.
 type Live struct {
 	Flip   uint64    `json:"flip"` // number of the flip that made it so
 	Build  uint64    `json:"build"`
-	Cut    uint64    `json:"cut"`    // speed states of epochs >= this are added
+	Cut    uint64    `json:"cut"`    // the build's
 	Pinned bool      `json:"pinned"` // by a rollback: no automatic flip until released
 	At     time.Time `json:"at"`
 }

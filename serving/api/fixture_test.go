@@ -231,11 +231,11 @@ func (c *catalog) Live(ctx context.Context) (schemas.Live, error) {
 
 func (c *catalog) Build(ctx context.Context, number uint64) (schemas.Build, error) {
 	all, err := c.Builds(ctx)
-	b := schemas.Build{Number: number, Cut: number, Plans: map[string][]schemas.Slice{}}
+	b := schemas.Build{Number: number, Cut: number, Plans: map[string]schemas.Covered{}}
 	for _, info := range all {
 		for _, p := range info.Plans {
 			if info.Number == number {
-				b.Plans[p] = nil
+				b.Plans[p] = schemas.Covered{Cut: number}
 			}
 		}
 	}

@@ -148,17 +148,19 @@ func TestPartitionsAndKeysAreUsed(t *testing.T) {
 	ctx := t.Context()
 	check(t, db.TakeOver(ctx, store.RoleBatch, 1))
 	check(t, db.TakeOver(ctx, store.RoleSpeed, 1))
-	build := schemas.Build{Number: 2, Cut: 2, Plans: map[string][]schemas.Slice{p.Hash: nil}}
+	build := schemas.Build{Number: 2, Cut: 2, Plans: make(map[string]schemas.Covered)}
+	covered := schemas.Covered{Cut: 2}
 	for d := range 10 {
 		id := schemas.SliceID(1, uint64(d), 0)
 		check(t, db.InsertSlices(ctx, p, 1, []schemas.SliceStates{{Slice: id, States: states(t, p, some(d, 50))}}))
 		if d < 4 {
-			build.Plans[p.Hash] = append(build.Plans[p.Hash], schemas.Slice{Plan: p.Hash, Date: int32(d), ID: id})
+			covered.Slices = append(covered.Slices, schemas.Slice{Plan: p.Hash, Date: int32(d), ID: id})
 		}
 	}
 	for e := range 5 {
 		check(t, db.InsertSpeed(ctx, p, 1, schemas.Mark{Epoch: uint64(e), Position: schemas.Position{Seq: uint64(e)}}, states(t, p, some(e, 50))))
 	}
+	build.Plans[p.Hash] = covered
 	check(t, db.SaveBuild(ctx, 1, build))
 	check(t, db.Flip(ctx, 1, schemas.Live{Flip: 1, Build: 2, Cut: 2}))
 	rows, err := conn.Query(ctx, "EXPLAIN indexes = 1 SELECT * FROM sales WHERE hour = toDateTime64(0, 6, 'UTC')")

@@ -51,7 +51,7 @@ func (db *DB) Flip(ctx context.Context, term uint64, to schemas.Live) error {
 		}
 		gone, err := rows[struct {
 			One uint8 `ch:"1"`
-		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %[2]d AND ((plan, slice) IN (SELECT plan, slice FROM %[3]s) OR ('', build) IN (SELECT plan, slice FROM %[3]s)) LIMIT 1",
+		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %[2]d AND (slice != 0 AND (plan, slice) IN (SELECT plan, slice FROM %[3]s) OR ('', build) IN (SELECT plan, slice FROM %[3]s)) LIMIT 1",
 			db.name("builds"), to.Build, db.name("condemned")))
 		if err != nil {
 			return fmt.Errorf("flip to build %d: %w", to.Build, err)
@@ -114,12 +114,12 @@ func (db *DB) replaceable(ctx context.Context, build schemas.Build) (same bool, 
 }
 
 func sameBuild(a, b schemas.Build) bool {
-	if a.Cut != b.Cut || len(a.Plans) != len(b.Plans) {
+	if a.Cut != b.Cut || a.Position != b.Position || len(a.Plans) != len(b.Plans) || a.Definitions.Hash() != b.Definitions.Hash() {
 		return false
 	}
 	for plan, s := range a.Plans {
 		t, ok := b.Plans[plan]
-		if !ok || !slices.Equal(keysOf(s), keysOf(t)) {
+		if !ok || s.Cut != t.Cut || s.Position != t.Position || !slices.Equal(keysOf(s.Slices), keysOf(t.Slices)) {
 			return false
 		}
 	}
@@ -135,23 +135,29 @@ func keysOf(s []schemas.Slice) []string {
 	return out
 }
 
-// buildBlock has a row per slice and, with slice 0, one per plan: it says that the plan is
-// covered, even if it has no history.
+// buildBlock has one row for the build itself, under no plan; with slice 0 one per plan, which says
+// that the plan is covered, even if it has no history; and one per slice.
 func buildBlock(term uint64, build schemas.Build) (*block, error) {
-	var plans []string
-	var dates []int32
-	var ids []uint64
+	definitions, err := build.Definitions.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	plans, dates, ids := []string{""}, []int32{0}, []uint64{0}
+	cuts, positions, texts := []uint64{build.Cut}, []schemas.Position{build.Position}, []string{string(definitions)}
 	for plan, of := range build.Plans {
-		plans, dates, ids = append(plans, plan), append(dates, 0), append(ids, 0)
-		for _, s := range of {
-			if s.ID == 0 || (s.Plan != "" && s.Plan != plan) {
+		if of.Cut > build.Cut {
+			return nil, fmt.Errorf("plan %.8s stands at cut %d, which comes after the build's cut %d", plan, of.Cut, build.Cut)
+		}
+		for i, s := range append([]schemas.Slice{{}}, of.Slices...) {
+			if i > 0 && (s.ID == 0 || s.Plan != "" && s.Plan != plan) {
 				return nil, fmt.Errorf("slice %d of plan %.8s does not belong to plan %.8s", s.ID, s.Plan, plan)
 			}
 			plans, dates, ids = append(plans, plan), append(dates, s.Date), append(ids, s.ID)
+			cuts, positions, texts = append(cuts, of.Cut), append(positions, of.Position), append(texts, "")
 		}
 	}
-	if len(plans) == 0 || len(plans) > maxFlush {
-		return nil, fmt.Errorf("%d slices, want 1 to %d", len(plans), maxFlush)
+	if len(plans) > maxFlush {
+		return nil, fmt.Errorf("%d slices, want %d or fewer", len(plans), maxFlush)
 	}
 	b := &block{rows: len(plans)}
 	b.constant("build", build.Number)
@@ -159,6 +165,9 @@ func buildBlock(term uint64, build schemas.Build) (*block, error) {
 	b.add("plan", plans)
 	b.dates("date", dates)
 	b.add("slice", ids)
+	b.add("at_cut", cuts)
+	b.positions(positions)
+	b.add("definitions", texts)
 	b.constant("term", term)
 	return b, nil
 }
@@ -168,28 +177,43 @@ func buildBlock(term uint64, build schemas.Build) (*block, error) {
 func (db *DB) Build(ctx context.Context, number uint64) (schemas.Build, error) {
 	got, err := rows[struct {
 		sliceRow
-		Cut    uint64 `ch:"cut"`
-		Micros int64  `ch:"micros"`
-	}](ctx, db.client, fmt.Sprintf(`SELECT b.cut AS cut, b.plan AS plan, toInt32(b.date) AS date, b.slice AS slice, any(toUnixTimestamp64Micro(b.at)) AS micros,
-		any(s.key) AS key, any(s.groups) AS groups, any(s.events) AS events, any(s.duplicates) AS duplicates
+		Cut         uint64 `ch:"cut"`
+		AtCut       uint64 `ch:"at_cut"`
+		Seq         uint64 `ch:"seq"`
+		Hash        uint64 `ch:"hash"`
+		Definitions string `ch:"definitions"`
+		Micros      int64  `ch:"micros"`
+	}](ctx, db.client, fmt.Sprintf(`SELECT b.cut AS cut, b.plan AS plan, toInt32(b.date) AS date, b.slice AS slice, any(b.at_cut) AS at_cut, any(b.seq) AS seq, any(b.hash) AS hash,
+		any(b.definitions) AS definitions, any(toUnixTimestamp64Micro(b.at)) AS micros, any(s.key) AS key, any(s.groups) AS groups, any(s.events) AS events, any(s.duplicates) AS duplicates
 		FROM %s AS b LEFT JOIN %s AS s ON s.plan = b.plan AND s.slice = b.slice WHERE b.build = %d
-		GROUP BY cut, plan, date, slice ORDER BY plan, date, slice`, db.name("builds"), db.name("slices"), number))
+		GROUP BY cut, plan, date, slice ORDER BY plan, slice != 0, date, slice`, db.name("builds"), db.name("slices"), number))
 	if err != nil {
 		return schemas.Build{}, fmt.Errorf("read build %d: %w", number, err)
 	}
+	b := schemas.Build{Number: number, Plans: make(map[string]schemas.Covered)}
 	if len(got) == 0 {
 		if number == 0 {
-			return schemas.Build{Plans: map[string][]schemas.Slice{}}, nil
+			return b, nil
 		}
 		return schemas.Build{}, &NotFoundError{number}
 	}
-	b := schemas.Build{Number: number, Cut: got[0].Cut, Plans: make(map[string][]schemas.Slice), At: time.UnixMicro(got[0].Micros).UTC()}
+	b.Cut, b.At = got[0].Cut, time.UnixMicro(got[0].Micros).UTC()
 	for _, r := range got {
-		if r.Slice == 0 {
-			b.Plans[r.Plan] = append(b.Plans[r.Plan], []schemas.Slice{}...)
-			continue
+		at := schemas.Position{Seq: r.Seq, Hash: r.Hash}
+		switch {
+		case r.Plan == "":
+			definitions, err := schemas.ParseSet([]byte(r.Definitions))
+			if err != nil {
+				return schemas.Build{}, fmt.Errorf("read build %d: %w", number, err)
+			}
+			b.Position, b.Definitions = at, *definitions
+		case r.Slice == 0:
+			b.Plans[r.Plan] = schemas.Covered{Cut: r.AtCut, Position: at}
+		default:
+			of := b.Plans[r.Plan]
+			of.Slices = append(of.Slices, r.slice())
+			b.Plans[r.Plan] = of
 		}
-		b.Plans[r.Plan] = append(b.Plans[r.Plan], r.slice())
 	}
 	return b, nil
 }
@@ -216,7 +240,7 @@ func (db *DB) Builds(ctx context.Context) ([]BuildInfo, error) {
 		Plans  []string `ch:"plans"`
 		Slices uint64   `ch:"slices"`
 		Micros int64    `ch:"micros"`
-	}](ctx, db.client, "SELECT build, any(cut) AS cut, arraySort(groupUniqArray(plan)) AS plans, uniqExactIf((plan, slice), slice != 0) AS slices, toUnixTimestamp64Micro(max(at)) AS micros FROM "+
+	}](ctx, db.client, "SELECT build, any(cut) AS cut, arraySort(groupUniqArrayIf(plan, plan != '')) AS plans, uniqExactIf((plan, slice), slice != 0) AS slices, toUnixTimestamp64Micro(max(at)) AS micros FROM "+
 		db.name("builds")+" GROUP BY build ORDER BY build DESC")
 	if err != nil {
 		return nil, fmt.Errorf("list builds: %w", err)

@@ -15,8 +15,9 @@
 //	positions  how far a plan's speed states reach      plan, shard           ReplacingMergeTree(seq)    yes
 //	slices     a finished slice under its key           plan, slice           MergeTree                  yes
 //	condemned  a slice that must not be used again      plan, slice           MergeTree                  no
-//	builds     a slice of a build; slice 0: the plan    plan, date, slice     MergeTree, a partition     yes
-//	           is covered                                                     per build
+//	builds     a slice of a build, and the cut that     plan, date, slice     MergeTree, a partition     yes
+//	           its plan stands at; slice 0: the plan                          per build
+//	           is covered; no plan: the build itself
 //	live       a flip: the newest says what is shown    flip                  MergeTree                  yes
 //	audits     what an audit of a plan found            build, plan           MergeTree                  no
 //

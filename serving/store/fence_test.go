@@ -42,7 +42,7 @@ func TestOlderTermsAreRefused(t *testing.T) {
 		"audits":   func(term uint64) error { return db.SaveAudits(ctx, term, []schemas.Audit{{Plan: p.Hash}}) },
 		"live":     func(term uint64) error { return db.Flip(ctx, term, schemas.Live{Flip: 1}) },
 		"builds": func(term uint64) error {
-			return db.SaveBuild(ctx, term, schemas.Build{Number: 3, Cut: 3, Plans: map[string][]schemas.Slice{p.Hash: nil}})
+			return db.SaveBuild(ctx, term, schemas.Build{Number: 3, Cut: 3, Plans: map[string]schemas.Covered{p.Hash: {Cut: 3}}})
 		},
 	}
 	for name, write := range writes {
@@ -124,16 +124,18 @@ func TestFlipsAreAtomicForReaders(t *testing.T) {
 	check(t, db.TakeOver(ctx, store.RoleBatch, 1))
 	const dates, builds = 20, 3
 	for n := uint64(1); n <= builds; n++ {
-		build := schemas.Build{Number: n, Cut: n, Plans: make(map[string][]schemas.Slice)}
+		build := schemas.Build{Number: n, Cut: n, Plans: make(map[string]schemas.Covered)}
 		for k, plan := range asPlans(p, q) {
 			var parts []schemas.SliceStates
+			covered := schemas.Covered{Cut: n}
 			for d := range dates {
 				id := 1<<32 | n<<10 | uint64(k)<<8 | uint64(d)
 				parts = append(parts, schemas.SliceStates{Slice: id, States: states(t, plan, some(d, int(n)))})
-				build.Plans[plan.Hash] = append(build.Plans[plan.Hash], schemas.Slice{Key: fmt.Sprint(id), Plan: plan.Hash, Date: int32(d), ID: id})
+				covered.Slices = append(covered.Slices, schemas.Slice{Key: fmt.Sprint(id), Plan: plan.Hash, Date: int32(d), ID: id})
 			}
 			check(t, db.InsertSlices(ctx, plan, 1, parts))
-			check(t, db.RegisterSlices(ctx, 1, build.Plans[plan.Hash]))
+			check(t, db.RegisterSlices(ctx, 1, covered.Slices))
+			build.Plans[plan.Hash] = covered
 		}
 		check(t, db.SaveBuild(ctx, 1, build))
 		check(t, db.SaveBuild(ctx, 1, build)) // the second time changes nothing

@@ -22,7 +22,7 @@ func TestForget(t *testing.T) {
 	check(t, db.PublishViews(ctx, asPlans(stays, built, retiring)))
 	check(t, db.TakeOver(ctx, store.RoleBatch, 1))
 	check(t, conn.Exec(ctx, "CREATE VIEW theirs AS SELECT 1"))
-	covers := map[string][]schemas.Slice{built.Hash: nil, stays.Hash: nil}
+	covers := map[string]schemas.Covered{built.Hash: {Cut: 1}, stays.Hash: {Cut: 1}}
 	check(t, db.SaveBuild(ctx, 1, schemas.Build{Number: 1, Cut: 1, Plans: covers}))
 	check(t, db.Flip(ctx, 1, schemas.Live{Flip: 1, Build: 1, Cut: 1}))
 	check(t, conn.Exec(ctx, "ALTER TABLE builds DROP PARTITION 0"))

@@ -32,7 +32,7 @@ func TestGarbage(t *testing.T) {
 	for n := uint64(1); n <= 4; n++ {
 		s := slice(schemas.SliceID(term, n, 0))
 		check(t, db.RegisterSlices(ctx, term, []schemas.Slice{s}))
-		check(t, db.SaveBuild(ctx, term, schemas.Build{Number: n, Cut: n, Plans: map[string][]schemas.Slice{p.Hash: {previous, s}}}))
+		check(t, db.SaveBuild(ctx, term, schemas.Build{Number: n, Cut: n, Plans: map[string]schemas.Covered{p.Hash: {Cut: n, Slices: []schemas.Slice{previous, s}}}}))
 		check(t, db.Flip(ctx, term, schemas.Live{Flip: n, Build: n, Cut: n}))
 		check(t, db.InsertSpeed(ctx, p, 1, schemas.Mark{Epoch: n, Position: schemas.Position{Seq: n}}, states(t, p, some(int(n), 5))))
 		previous = s

@@ -11,6 +11,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
+
+	"watershed/schemas"
 )
 
 // block is the rows of one insert, by column, as slices that the driver copies whole. It is
@@ -37,6 +39,16 @@ func (b *block) dates(name string, days []int32) {
 		times[i] = time.Unix(int64(d)*86400, 0).UTC()
 	}
 	b.add(name, times)
+}
+
+// positions adds the columns of log positions.
+func (b *block) positions(of []schemas.Position) {
+	seqs, hashes := make([]uint64, len(of)), make([]uint64, len(of))
+	for i, p := range of {
+		seqs[i], hashes[i] = p.Seq, p.Hash
+	}
+	b.add("seq", seqs)
+	b.add("hash", hashes)
 }
 
 // insert sends a block through a fence.

@@ -32,7 +32,9 @@ func TestMergedViewEqualsRawAggregation(t *testing.T) {
 	if diff := cmp.Diff(registered, got); diff != "" {
 		t.Errorf("slices (-want +got):\n%s", diff)
 	}
-	build := schemas.Build{Number: 2, Cut: 2, Plans: map[string][]schemas.Slice{p.Hash: registered}}
+	build := schemas.Build{Number: 2, Cut: 2, Position: schemas.Position{Seq: 6, Hash: 1 << 63},
+		Definitions: schemas.Set{Events: []*schemas.Event{}, Views: []*schemas.View{{Name: "sales", Dimensions: []schemas.Definition{}}}},
+		Plans:       map[string]schemas.Covered{p.Hash: {Cut: 2, Position: schemas.Position{Seq: 6, Hash: 1 << 63}, Slices: registered}}}
 	check(t, db.SaveBuild(t.Context(), 1, build))
 	check(t, db.Flip(t.Context(), 1, schemas.Live{Flip: 1, Build: 2, Cut: 2}))
 

@@ -43,12 +43,12 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 func (db *DB) mergedSQL(l *layout, outputs func(view.Measure, []string) []string) string {
 	columns := names("", l.columns())
 	plan := literal(l.hash)
-	return fmt.Sprintf(`WITH (SELECT argMax((build, cut), flip) FROM %[1]s) AS _live,
-(SELECT throwIf(count() = 0, %[2]s) FROM %[3]s WHERE build = _live.1 AND plan = %[4]s) AS _uncovered
+	return fmt.Sprintf(`WITH (SELECT argMax(build, flip) FROM %[1]s) AS _build,
+(SELECT if(throwIf(count() = 0, %[2]s), 0, max(at_cut)) FROM %[3]s WHERE build = _build AND plan = %[4]s) AS _cut
 SELECT %[5]s FROM (
-SELECT %[6]s FROM %[7]s WHERE _slice IN (SELECT slice FROM %[3]s WHERE build = _live.1 AND plan = %[4]s) AND _uncovered = 0
+SELECT %[6]s FROM %[7]s WHERE _slice IN (SELECT slice FROM %[3]s WHERE build = _build AND plan = %[4]s) AND _cut >= 0
 UNION ALL
-SELECT %[6]s FROM %[8]s WHERE _epoch >= _live.2 AND _uncovered = 0
+SELECT %[6]s FROM %[8]s WHERE _epoch >= _cut
 ) AS _s%[9]s`,
 		db.name("live"), literal("view "+l.view+": its definition is newer than the live build; run a batch"), db.name("builds"), plan,
 		l.outputs("_s.", outputs), columns, db.name(l.batch()), db.name(l.speed()), l.groupBy("_s."))

@@ -19,6 +19,7 @@ import (
 var imports = map[string][]string{
 	"batch":                      {"batch/history", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
 	"batch/history":              {"internal/decode", "internal/durable", "schemas"},
+	"internal/bounded":           {},
 	"internal/crash":             {},
 	"internal/decode":            {"schemas"},
 	"internal/devserver":         {"internal/durable"},

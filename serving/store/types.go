@@ -22,14 +22,25 @@ func (t *typ) plain() *typ {
 	return t
 }
 
+// maxNesting bounds how deeply types may be nested: parseType recurses.
+const maxNesting = 32
+
 // parseType reads a type's name. Types whose values have no encoding are errors.
-func parseType(s string) (*typ, error) {
+func parseType(s string) (*typ, error) { return parseNested(s, maxNesting) }
+
+func parseNested(s string, depth int) (*typ, error) {
 	s = strings.TrimSpace(s)
+	if depth == 0 {
+		return nil, fmt.Errorf("a type is nested more than %d deep", maxNesting)
+	}
 	name, inside, nested := strings.Cut(s, "(")
 	t := &typ{name: name}
 	var args []string
 	if nested {
 		args = split(strings.TrimSuffix(inside, ")"))
+	}
+	if want, ok := arguments()[name]; ok && len(args) != want {
+		return nil, fmt.Errorf("type %s: %d arguments, want %d", s, len(args), want)
 	}
 	switch name {
 	case "Nullable", "LowCardinality", "Array", "Map":
@@ -42,6 +53,9 @@ func parseType(s string) (*typ, error) {
 			}
 		}
 	case "DateTime64":
+		if len(args) == 0 {
+			return nil, fmt.Errorf("type %s: want a scale", s)
+		}
 		scale, err := strconv.Atoi(args[0])
 		if err != nil {
 			return nil, fmt.Errorf("type %s: %w", s, err)
@@ -56,13 +70,18 @@ func parseType(s string) (*typ, error) {
 		return nil, fmt.Errorf("a column of type %s cannot be sent: cast it to String", s)
 	}
 	for _, a := range args {
-		arg, err := parseType(a)
+		arg, err := parseNested(a, depth-1)
 		if err != nil {
 			return nil, err
 		}
 		t.args = append(t.args, arg)
 	}
 	return t, nil
+}
+
+// arguments is how many arguments types have that say what their values consist of.
+func arguments() map[string]int {
+	return map[string]int{"Nullable": 1, "LowCardinality": 1, "Array": 1, "Map": 2, "SimpleAggregateFunction": 2}
 }
 
 // split cuts a list at its commas, not at those inside parentheses, quotes or backquotes.

@@ -8,4 +8,12 @@ package crash
 
 // Places are all names that At is called with; a test holds the list against the source. They are
 // <package>.<what is done>, and mean: the step has just been taken, the next has not.
-var Places = [...]string{}
+var Places = [...]string{
+	"eventlog.cut-acknowledged",
+	"eventlog.cut-counted",
+	"eventlog.cut-numbered",
+	"eventlog.publish-acknowledged",
+	"eventlog.publisher-sent",
+	"eventlog.trim-decided",
+	"eventlog.trimmed",
+}

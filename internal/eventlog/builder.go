@@ -93,8 +93,16 @@ func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	return nil
 }
 
-// follows checks that a cut is the one after the cut that holds.
+// follows checks that a cut is the one after the cut that holds, or the first message of a log
+// that is read from its beginning or was begun anew.
 func (b *builder) follows(cut *schemas.Cut) error {
+	if b.last.seq == 0 {
+		b.epoch = cut.Number - 1 // what was trimmed before, nobody here has read
+		return nil
+	}
+	if beganAnew(cut, b.last.seq) && cut.Number > b.epoch {
+		return nil
+	}
 	if cut.Number == b.epoch+1 && (b.epoch == 0 || b.cut.Position == cut.Previous || cut.Previous.Seq == 0) {
 		return nil
 	}

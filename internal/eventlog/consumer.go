@@ -66,8 +66,41 @@ func (k *consumer) check(b *builder, msg jetstream.Msg) (err error) {
 	if last == 0 {
 		return startsAt(msg.Subject(), found)
 	}
-	return &LogChangedError{Stored: b.position(), Found: found,
-		Reason: fmt.Sprintf("messages %d to %d are missing", last+1, seq-1)}
+	if msg.Subject() == cutSubject {
+		// What does not decode is refused by the builder, if it is to have it.
+		if cut, err := decodeCut(msg.Headers(), msg.Data(), found, k.meta.Timestamp); err == nil && beganAnew(cut, last) {
+			return nil
+		}
+	}
+	return &gapError{LogChangedError{Stored: b.position(), Found: found,
+		Reason: fmt.Sprintf("messages %d to %d are missing", last+1, seq-1)}}
+}
+
+// beganAnew reports that a log was begun anew with a cut, behind position last of the log before.
+func beganAnew(cut *schemas.Cut, last uint64) bool {
+	return cut.Anew > 0 && cut.Anew >= last && cut.Position.Seq == cut.Anew+1
+}
+
+// A gapError says that messages are missing behind the last one read.
+type gapError struct{ changed LogChangedError }
+
+func (e *gapError) Error() string { return e.changed.Error() }
+func (e *gapError) Unwrap() error { return &e.changed }
+
+// explain tells messages that were trimmed while we waited for them from those that were lost.
+func (l *Log) explain(ctx context.Context, err error) error {
+	var gap *gapError
+	if !errors.As(err, &gap) {
+		return err
+	}
+	info, infoErr := l.stream.Info(ctx)
+	if infoErr != nil {
+		return infoErr // the next consumer will find the gap again
+	}
+	if stored := gap.changed.Stored; stored.Seq+1 < info.State.FirstSeq {
+		return &TrimmedError{Stored: stored, First: info.State.FirstSeq}
+	}
+	return &gap.changed
 }
 
 // run reads until ctx ends or the log cannot be read on. Every consumer begins by holding the
@@ -100,7 +133,7 @@ func (c *Chunks) run(ctx context.Context) error {
 
 // final reports that reading again cannot help.
 func final(err error) bool {
-	var changed *LogChangedError
+	var changed *LogChangedError // a *TrimmedError is one too
 	var bad *badMessageError
 	return errors.As(err, &changed) || errors.As(err, &bad) ||
 		errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, nats.ErrConnectionClosed)
@@ -143,7 +176,7 @@ func (c *Chunks) consume(ctx context.Context) error {
 	defer cancel()
 	// A failure leaves it to the server to forget the consumer.
 	_ = c.log.stream.DeleteConsumer(end, cons.CachedInfo().Name)
-	return k.err
+	return c.log.explain(end, k.err)
 }
 
 // consumerAfter creates a consumer behind a position, which it holds against the log first.

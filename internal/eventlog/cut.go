@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -65,12 +66,14 @@ func (l *Log) publishNumbered(ctx context.Context, cut *schemas.Cut) error {
 		cut.Number = known + 1 // no cut in the log: the first ever, or the first since it was recreated
 	}
 	// If we stop here, nothing has changed: the counter says what the log says.
+	crash.At("eventlog.cut-numbered")
 	if err := l.publishCut(ctx, cut); err != nil {
 		return err
 	}
 	// If we stop here, the counter is one behind until the next cut is published. Only if the
 	// stream were lost before that would the number be used again.
 	_, err = l.raise(ctx, cutCounter, cut.Number)
+	crash.At("eventlog.cut-counted")
 	return err
 }
 
@@ -90,6 +93,7 @@ func (l *Log) publishCut(ctx context.Context, cut *schemas.Cut) error {
 	if err != nil {
 		return classify(err)
 	}
+	crash.At("eventlog.cut-acknowledged")
 	cut.Position, cut.At, err = l.At(ctx, ack.Sequence)
 	return err
 }
@@ -204,13 +208,36 @@ func (l *Log) CutFor(ctx context.Context, seq uint64) (cut schemas.Cut, epoch ui
 	if !errors.Is(err, ErrNoCut) {
 		return schemas.Cut{}, 0, err
 	}
-	// The first cut has a number above 1 if the log was recreated; then it is the very first
-	// message, and the epoch that it ends has no event here.
-	cut, err = l.findCut(ctx, func(c *schemas.Cut) bool { return c.Previous.Seq == 0 })
-	if err != nil {
-		return schemas.Cut{}, 0, fmt.Errorf("first cut: %w", err)
+	// The oldest cut has a number above 1 if the log was trimmed, recreated or begun anew; then it
+	// is the very first message, and the epoch that it ends has no event here.
+	oldest, ok, err := l.OldestCut(ctx)
+	if err == nil && !ok {
+		err = ErrNoCut
 	}
-	return cut, cut.Number - 1, nil
+	if err == nil && seq > 0 && oldest.Anew < seq && oldest.Previous.Seq > 0 {
+		err = &TrimmedError{Stored: schemas.Position{Seq: seq}, First: oldest.Position.Seq}
+	}
+	if err != nil {
+		return schemas.Cut{}, 0, fmt.Errorf("cut for message %d: %w", seq, err)
+	}
+	return oldest, oldest.Number - 1, nil
+}
+
+// OldestCut returns the first cut that the log still has; ok is false if there is none. A log that
+// was trimmed or begun anew begins with it.
+func (l *Log) OldestCut(ctx context.Context) (cut schemas.Cut, ok bool, err error) {
+	msg, err := l.stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(cutSubject)) // the first at or behind 1
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return schemas.Cut{}, false, nil
+	}
+	if err != nil {
+		return schemas.Cut{}, false, fmt.Errorf("oldest cut: %w", classify(err))
+	}
+	c, err := cutOf(msg)
+	if err != nil {
+		return schemas.Cut{}, false, fmt.Errorf("oldest cut: %w", err)
+	}
+	return *c, true, nil
 }
 
 // findCut walks from the last cut back to the first for which stop is true.

@@ -173,7 +173,7 @@ func TestOpenRefusesSettings(t *testing.T) {
 	f("max_msgs is", func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 })
 	f("max_msgs_per_subject is", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 })
 	f("deny_delete is", func(c *jetstream.StreamConfig) { c.DenyDelete = false })
-	f("deny_purge is", func(c *jetstream.StreamConfig) { c.DenyPurge = false })
+	f("", func(c *jetstream.StreamConfig) { c.DenyPurge = false })
 	f("allow_msg_ttl is", func(c *jetstream.StreamConfig) { c.AllowMsgTTL = true })
 	f("allow_rollup_hdrs is", func(c *jetstream.StreamConfig) { c.AllowRollup, c.DenyPurge = true, false })
 	f("allow_direct is", func(c *jetstream.StreamConfig) { c.AllowDirect = false })

@@ -31,7 +31,8 @@ import (
 const (
 	eventSubject = "events." // and the type
 	cutSubject   = "control.cut"
-	deadSubject  = "dlq." // and type, sequence, row
+	markSubject  = "control.anew" // a message without content that Anew ends the log before with
+	deadSubject  = "dlq."         // and type, sequence, row
 
 	reconnectWait = 100 * time.Millisecond
 )

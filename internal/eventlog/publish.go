@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/internal/crash"
 )
 
 const contentHeader = "Content-Type"
@@ -40,6 +42,7 @@ func (l *Log) Publish(ctx context.Context, eventType string, payload []byte, msg
 	if err != nil {
 		return 0, &PublishError{Type: eventType, ID: msgID, Payload: payload, Err: classify(err)}
 	}
+	crash.At("eventlog.publish-acknowledged")
 	return ack.Sequence, nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/internal/crash"
 )
 
 // PublisherOptions bound a Publisher. A zero field means its default.
@@ -155,6 +157,9 @@ func (p *Publisher) send(s *sent) {
 	if _, err := p.js.PublishMsgAsync(&msg); err != nil {
 		p.settle(&msg, 0, err)
 	}
+	// If we stop here, the log may have the message; who publishes it again under its id, or with
+	// its events' ids, does no harm.
+	crash.At("eventlog.publisher-sent")
 }
 
 // settle takes the outcome of one attempt.

@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"internal/devserver":         {"internal/durable"},
 	"internal/devserver/devtest": {"internal/devserver"},
 	"internal/durable":           {},
-	"internal/eventlog":          {"internal/decode", "schemas"},
+	"internal/eventlog":          {"internal/crash", "internal/decode", "schemas"},
 	"internal/faultproxy":        {},
 	"schemas":                    {},
 	"schemas/agg":                {"schemas", "schemas/column"},

@@ -13,6 +13,7 @@
 //	table      row                                      order key             engine                     fsync
 //	terms      a role's new term                        role, shard, term     MergeTree                  yes
 //	positions  how far a plan's speed states reach      plan, shard           ReplacingMergeTree(seq)    yes
+//	begins     from where on they are complete          plan, shard           ReplacingMergeTree(epoch)  yes
 //	slices     a finished slice under its key           plan, slice           MergeTree                  yes
 //	condemned  a slice that must not be used again      plan, slice           MergeTree                  no
 //	builds     a slice of a build, and the cut that     plan, date, slice     MergeTree, a partition     yes

@@ -50,19 +50,7 @@ func (db *DB) SavePositions(ctx context.Context, term uint64, marks map[string]s
 	if len(marks) == 0 {
 		return nil
 	}
-	b := &block{rows: len(marks)}
-	var plans []string
-	var epochs, seqs, hashes []uint64
-	for plan, m := range marks {
-		plans = append(plans, plan)
-		epochs, seqs, hashes = append(epochs, m.Epoch), append(seqs, m.Position.Seq), append(hashes, m.Position.Hash)
-	}
-	b.add("plan", plans)
-	b.add("epoch", epochs)
-	b.add("seq", seqs)
-	b.add("hash", hashes)
-	b.constant("term", term)
-	return wrapf(db.insert(ctx, "positions_in", RoleSpeed, term, b), "save positions")
+	return wrapf(db.insert(ctx, "positions_in", RoleSpeed, term, marksBlock(term, marks)), "save positions")
 }
 
 // Positions says how far the stored states of plans reach, by plan hash: the further of what
@@ -85,19 +73,14 @@ func readPositions(ctx context.Context, c *client, plans []*view.Plan) (map[stri
 	}
 	parts = append(parts, fmt.Sprintf("SELECT plan, argMax((epoch, seq, hash), seq) AS mark FROM %s WHERE plan IN (%s) GROUP BY plan",
 		c.name("positions"), strings.Join(hashes, ", ")))
-	got, err := rows[struct {
-		Plan  string `ch:"plan"`
-		Epoch uint64 `ch:"epoch"`
-		Seq   uint64 `ch:"seq"`
-		Hash  uint64 `ch:"hash"`
-	}](ctx, c, "SELECT plan, mark.1 AS epoch, mark.2 AS seq, mark.3 AS hash FROM ("+strings.Join(parts, " UNION ALL ")+")")
+	got, err := rows[markRow](ctx, c, "SELECT plan, mark.1 AS epoch, mark.2 AS seq, mark.3 AS hash FROM ("+strings.Join(parts, " UNION ALL ")+")")
 	if err != nil {
 		return nil, fmt.Errorf("read positions: %w", err)
 	}
 	marks := make(map[string]schemas.Mark, len(plans))
 	for _, r := range got {
 		if m, ok := marks[r.Plan]; !ok || r.Seq > m.Position.Seq || (r.Seq == m.Position.Seq && r.Epoch > m.Epoch) {
-			marks[r.Plan] = schemas.Mark{Epoch: r.Epoch, Position: schemas.Position{Seq: r.Seq, Hash: r.Hash}}
+			marks[r.Plan] = r.mark()
 		}
 	}
 	return marks, nil

@@ -22,11 +22,12 @@ func (t systemTable) fence() string   { return t.name + "_fence" }
 var systemTables = [...]systemTable{
 	{"terms", "role LowCardinality(String), shard UInt32", "MergeTree ORDER BY (role, shard, term)", true, ""},
 	{"positions", "plan String, shard UInt32, epoch UInt64, seq UInt64, hash UInt64", "ReplacingMergeTree(seq) ORDER BY (plan, shard)", true, RoleSpeed},
+	{"begins", "plan String, shard UInt32, epoch UInt64, seq UInt64, hash UInt64", "ReplacingMergeTree(epoch) ORDER BY (plan, shard)", true, RoleSpeed},
 	{"slices", "plan String, key String, date Date32, slice UInt64, groups UInt64, events UInt64, duplicates UInt64", "MergeTree ORDER BY (plan, slice)", true, RoleBatch},
 	{"condemned", "plan String, slice UInt64", "MergeTree ORDER BY (plan, slice)", false, RoleBatch},
 	{"builds", "build UInt64, cut UInt64, plan String, date Date32, slice UInt64, at_cut UInt64, seq UInt64, hash UInt64, definitions String", "MergeTree PARTITION BY build ORDER BY (plan, date, slice)", true, RoleBatch},
 	{"live", "flip UInt64, build UInt64, cut UInt64, pinned Bool", "MergeTree ORDER BY flip", true, RoleBatch},
-	{"audits", "build UInt64, baseline UInt64, plan String, view String, result String", "MergeTree ORDER BY (build, plan)", false, RoleBatch},
+	{"audits", "build UInt64, baseline UInt64, plan String, view String, groups UInt64, equal UInt64, explained UInt64, drifted UInt64, late_duplicates UInt64, import_duplicates UInt64, imports UInt64, conflicts UInt64, largest Float64, largest_share Float64, gated Bool, skipped String, result String", "MergeTree ORDER BY (build, plan)", false, RoleBatch},
 }
 
 const (

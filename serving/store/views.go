@@ -40,6 +40,9 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 // subquery, which is evaluated once a query, for all merged views in it, because they run
 // with the invoker's rights: no answer mixes two builds. Columns are named through the alias
 // so that no measure's name hides a state's.
+//
+// Where the plan's speed states begin is looked up after the parts to be read of them are chosen: a
+// writer says so before it adds the first of them, so that none is shown behind a gap.
 func (db *DB) mergedSQL(l *layout, outputs func(view.Measure, []string) []string) string {
 	columns := names("", l.columns())
 	plan := literal(l.hash)
@@ -48,8 +51,9 @@ func (db *DB) mergedSQL(l *layout, outputs func(view.Measure, []string) []string
 SELECT %[5]s FROM (
 SELECT %[6]s FROM %[7]s WHERE _slice IN (SELECT slice FROM %[3]s WHERE build = _build AND plan = %[4]s) AND _cut >= 0
 UNION ALL
-SELECT %[6]s FROM %[8]s WHERE _epoch >= _cut
+SELECT %[6]s FROM %[8]s WHERE _epoch >= _cut AND (SELECT throwIf(max(epoch) > _cut, %[10]s) FROM %[11]s WHERE plan = %[4]s) = 0
 ) AS _s%[9]s`,
 		db.name("live"), literal("view "+l.view+": its definition is newer than the live build; run a batch"), db.name("builds"), plan,
-		l.outputs("_s.", outputs), columns, db.name(l.batch()), db.name(l.speed()), l.groupBy("_s."))
+		l.outputs("_s.", outputs), columns, db.name(l.batch()), db.name(l.speed()), l.groupBy("_s."),
+		literal("view "+l.view+": its speed states do not reach back to the live build; run a batch"), db.name("begins"))
 }

@@ -45,6 +45,8 @@ type config struct {
 	Listen  string
 	Token   string
 
+	tuning
+
 	given map[string]bool // settings that did not come from their default
 }
 
@@ -72,6 +74,7 @@ func (c *config) register(root *cobra.Command) {
 	f.StringVar(&c.ClickHouseLib, "clickhouse-lib", "", "`library` of the embedded ClickHouse (default: where npm put it)")
 	f.StringVar(&c.History, "history", "", "`directory` of the Delta tables (default DIR/history)")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8484", "`address` of the SQL/HTTP endpoint; anything but loopback needs a token")
+	c.tuning.register(f)
 	root.SetUsageTemplate(root.UsageTemplate() + secretHelp + "\n")
 }
 
@@ -141,7 +144,7 @@ func (c *config) validate() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("log format %q: want text or json", c.LogFormat)
 	}
-	return nil
+	return c.tuning.validate()
 }
 
 func (c *config) level() slog.Level {

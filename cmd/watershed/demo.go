@@ -114,7 +114,7 @@ func (a *app) demo(ctx context.Context, exit, asJSON bool) (err error) {
 		return err
 	}
 	defer d.e.close()
-	worker, archiver, err := a.startExample(ctx, d.e)
+	loops, err := a.startExample(ctx, d.e)
 	if err != nil {
 		return err
 	}
@@ -123,9 +123,9 @@ func (a *app) demo(ctx context.Context, exit, asJSON bool) (err error) {
 	g, roles := errgroup.WithContext(roles)
 	up := make(chan string, 1)
 	g.Go(func() error { return emb.watch(roles) })
-	g.Go(func() error { return a.runWorker(roles, worker, archiver) })
+	g.Go(func() error { return loops.run(roles) })
 	g.Go(func() error {
-		return a.serve(roles, d.e, loopStats(worker, archiver), func(addr string) error {
+		return a.serve(roles, d.e, loops, func(addr string) error {
 			up <- addr
 			return a.announce(addr)
 		})

@@ -10,11 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"watershed/batch/history"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
 	"watershed/serving/store"
-	"watershed/speed"
 )
 
 // A demoCheck holds one merged answer against the source file.
@@ -148,15 +146,14 @@ func quoteSQL(s string) string {
 
 func baseName(path string) string { return filepath.Base(path) }
 
-// startExample makes the worker and the archiver for the shipped definitions.
-func (a *app) startExample(ctx context.Context, e *engines) (*speed.Worker, *history.Archiver, error) {
+// startExample makes the loops for the shipped definitions.
+func (a *app) startExample(ctx context.Context, e *engines) (*loops, error) {
 	set, err := schemas.Load(schemas.Examples())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if _, err := e.log.PublishCut(ctx, schemas.Cut{}, *set, schemas.Set{}); err != nil && !errors.Is(err, eventlog.ErrCutTaken) {
-		return nil, nil, err
+		return nil, err
 	}
-	archiver, err := a.newArchiver(e)
-	return a.newWorker(e), archiver, err
+	return a.loopsOf(e)
 }

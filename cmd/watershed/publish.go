@@ -99,7 +99,7 @@ func (a *app) publish(ctx context.Context, log *eventlog.Log, eventType string, 
 		return nil, err
 	}
 	defer pub.Close()
-	check := decode.New(ev, decode.Limits{})
+	check := decode.New(ev, a.cfg.limits())
 	done := &published{}
 	var message bytes.Buffer
 	events, line := 0, 0

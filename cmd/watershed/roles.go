@@ -4,66 +4,102 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
 
 	"watershed/batch/history"
-	"watershed/internal/eventlog"
 	"watershed/speed"
 )
 
-// runWorker is the speed role: the worker and the archiver, two loops that share nothing. One
-// that stops says why and leaves the other running; the role ends when both have.
+// loops is the speed role: the worker and the archiver, which share nothing, and what keeps the
+// log short behind them.
 //
 //	log ──▶ worker ───▶ ClickHouse (states, epoch >= n)
-//	  └───▶ archiver ─▶ history (Delta tables)
-func (a *app) runWorker(ctx context.Context, worker *speed.Worker, archiver *history.Archiver) error {
-	errs := make(chan error, 2)
-	go func() { errs <- a.loop("speed", worker.Run(ctx)) }()
-	go func() { errs <- a.loop("archiver", a.archive(ctx, archiver)) }()
-	return errors.Join(<-errs, <-errs)
+//	  ├───▶ archiver ─▶ history (Delta tables)
+//	  └◀─── trimmer (up to what both have)
+type loops struct {
+	a        *app
+	e        *engines
+	worker   *speed.Worker
+	archiver *history.Archiver
+	trimmer  *trimmer // nil: the log is not trimmed
+
+	archiverRestarts atomic.Uint64 // times that the archiver started over after an error
+	batchFailures    atomic.Uint64 // batches of this process that failed
 }
 
-// loop reports the end of one loop while the other goes on.
-func (a *app) loop(name string, err error) error {
+// newLoops makes what `up` and `speed` run, and publishes the log's first cut if it has none.
+func (a *app) newLoops(ctx context.Context, e *engines) (*loops, error) {
+	if err := a.ensureCut(ctx, e.log); err != nil {
+		return nil, err
+	}
+	return a.loopsOf(e)
+}
+
+func (a *app) loopsOf(e *engines) (*loops, error) {
+	archiver, err := history.NewArchiver(history.ArchiverConfig{
+		Root: a.cfg.History, App: a.appID(), Source: archiverSource(e.log, a.cfg.chunks()), DeadLetters: e.log, Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("archiver: %w", err)
+	}
+	cfg := a.cfg.tuning.speed()
+	cfg.Logger = a.log
+	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log, a.cfg.chunks()}, e.db, cfg)}
+	if a.cfg.Trim == trimAuto {
+		l.trimmer = newTrimmer(l)
+	}
+	return l, nil
+}
+
+// run runs the loops until ctx ends. One that stops says why and leaves the others running; the
+// role ends when worker and archiver have.
+func (l *loops) run(ctx context.Context) error {
+	trimming, stop := context.WithCancel(ctx)
+	var g errgroup.Group
+	if l.trimmer != nil {
+		g.Go(func() error { l.trimmer.run(trimming); return nil })
+	}
+	errs := make(chan error, 2)
+	go func() { errs <- l.ended("speed", l.worker.Run(ctx)) }()
+	go func() { errs <- l.ended("archiver", l.archive(ctx)) }()
+	err := errors.Join(<-errs, <-errs)
+	stop()
+	return errors.Join(err, g.Wait())
+}
+
+// ended reports the end of one loop while the other goes on.
+func (l *loops) ended(name string, err error) error {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		a.log.Error(name+": stopped; the other loop of this process goes on", "error", err)
+		l.a.log.Error(name+": stopped; the other loop of this process goes on", "error", err)
 		return err
 	}
 	return nil
 }
 
-func (a *app) newWorker(e *engines) *speed.Worker {
-	return speed.New(speedLog{e.log}, e.db, speed.Config{Logger: a.log})
-}
-
-func (a *app) newArchiver(e *engines) (*history.Archiver, error) {
-	return history.NewArchiver(history.ArchiverConfig{
-		Root: a.cfg.History, App: a.appID(), Source: archiverSource(e.log), DeadLetters: e.log,
-	})
-}
-
 // archive runs the archiver for good. What may pass (the log or the disk away for a time) is
 // tried again, from what the tables say; a log that is not the one archived so far is not.
-func (a *app) archive(ctx context.Context, archiver *history.Archiver) error {
+func (l *loops) archive(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 100*time.Millisecond, 10*time.Second
 	for {
 		began := time.Now()
-		err := archiver.Run(ctx)
-		var changed *eventlog.LogChangedError
+		err := l.archiver.Run(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &changed):
+		case isLogChanged(err):
 			return err
 		}
 		if time.Since(began) > pause.MaxInterval {
 			pause.Reset()
 		}
 		wait := pause.NextBackOff()
-		a.log.Warn("archiver: starting over from the tables", "error", err, "in", wait.Round(time.Millisecond))
+		l.archiverRestarts.Add(1)
+		l.a.log.Warn("archiver: starting over from the tables", "error", err, "in", wait.Round(time.Millisecond))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -72,14 +108,17 @@ func (a *app) archive(ctx context.Context, archiver *history.Archiver) error {
 	}
 }
 
-// startWorker is what `up`, `speed` and the demo do before the loops: the first cut.
-func (a *app) startWorker(ctx context.Context, e *engines) (*speed.Worker, *history.Archiver, error) {
-	if err := a.ensureCut(ctx, e.log); err != nil {
-		return nil, nil, err
+// isLogChanged reports whether the log is not the one that positions were taken from, or has
+// forgotten them.
+func isLogChanged(err error) bool {
+	var changed interface{ LogChanged() bool }
+	return errors.As(err, &changed) && changed.LogChanged()
+}
+
+// failing is, by event type, why the archiver does not get on with it.
+func (l *loops) failing() map[string]error {
+	if l == nil {
+		return nil
 	}
-	archiver, err := a.newArchiver(e)
-	if err != nil {
-		return nil, nil, fmt.Errorf("archiver: %w", err)
-	}
-	return a.newWorker(e), archiver, nil
+	return l.archiver.Failing()
 }

@@ -6,20 +6,18 @@ import (
 	"fmt"
 	"sync"
 
-	"watershed/batch/history"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
 	"watershed/schemas/view"
 	"watershed/serving/api"
 	"watershed/serving/store"
-	"watershed/speed"
 )
 
 // serve is the serve role: the endpoint, until ctx ends.
 //
 //	client ─▶ endpoint ─▶ ClickHouse, as the read-only user
 //	             └──────▶ log (where it ends, which definitions hold)
-func (a *app) serve(ctx context.Context, e *engines, workers func() map[string]any, listening func(addr string) error) error {
+func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening func(addr string) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	reader, err := a.openReader(ctx)
@@ -34,15 +32,14 @@ func (a *app) serve(ctx context.Context, e *engines, workers func() map[string]a
 	if err := cfg.Validate(); err != nil {
 		return usageError{err}
 	}
-	err = api.Serve(ctx, cfg, api.Deps{
-		Reader: readerSide{reader}, Catalog: &catalog{e: e}, Log: logState{e.log}, Workers: workers,
-		Version: version, Logger: a.log,
-		Listening: func(addr string) {
-			if err := listening(addr); err != nil {
-				cancel(err)
-			}
-		},
-	})
+	deps := a.deps(e, loops)
+	deps.Reader = readerSide{reader}
+	deps.Listening = func(addr string) {
+		if err := listening(addr); err != nil {
+			cancel(err)
+		}
+	}
+	err = api.Serve(ctx, cfg, deps)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(err, cause)
 	}
@@ -57,11 +54,24 @@ func (a *app) openReader(ctx context.Context) (*store.Reader, error) {
 	return store.OpenReader(ctx, cfg)
 }
 
-// loopStats is what the loops of this process say of themselves in /v1/status.
-func loopStats(worker *speed.Worker, archiver *history.Archiver) func() map[string]any {
-	return func() map[string]any {
-		return map[string]any{"speed": worker.Stats(), "archiver": archiver.Positions()}
+// deps are what the endpoint and `watershed status` know, but for the reader. loops may be nil.
+func (a *app) deps(e *engines, loops *loops) api.Deps {
+	d := api.Deps{
+		Catalog: &catalog{e: e}, Log: logState{e.log}, Version: version, Logger: a.log,
+		Audits: func(ctx context.Context) ([]schemas.Audit, error) { return e.db.Audits(ctx, 1) },
 	}
+	tables := &archive{a: a}
+	d.History = func(ctx context.Context) ([]api.TypeStatus, error) {
+		cut, ok, err := e.log.LastCut(ctx)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return tables.status(ctx, &cut, loops.failing())
+	}
+	if loops != nil {
+		d.Workers, d.Collectors = loops.stats, loops.collectors()
+	}
+	return d
 }
 
 // readerSide is the store's reader as the endpoint wants it.
@@ -89,11 +99,19 @@ func (r readerRows) Columns() []api.Column {
 func (r readerRows) Stats() api.Stats { return api.Stats(r.Rows.Stats()) }
 
 // logState is the log's state as the endpoint shows it.
-type logState struct{ log *eventlog.Log }
+type logState struct{ *eventlog.Log }
 
 func (l logState) Info(ctx context.Context) (api.LogInfo, error) {
-	i, err := l.log.Info(ctx)
-	return api.LogInfo{First: i.First, Last: i.Last, Messages: i.Messages, Bytes: i.Bytes, DeadLetters: i.DeadLetters, Created: i.Created}, err
+	i, err := l.Log.Info(ctx)
+	if err != nil {
+		return api.LogInfo{}, err
+	}
+	cut, _, err := l.LastCut(ctx)
+	return api.LogInfo{
+		First: i.First, Last: i.Last, FirstTime: i.FirstTime, Messages: i.Messages, Bytes: i.Bytes, MaxBytes: i.MaxBytes,
+		Fill: float64(i.Bytes) / float64(max(i.MaxBytes, 1)), DeadLetters: i.DeadLetters, Created: i.Created,
+		Cut: cut.Number, CutTime: cut.At,
+	}, err
 }
 
 // A catalog knows the views that the log's last cut defines.

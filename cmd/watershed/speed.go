@@ -20,11 +20,11 @@ definitions on disk. One worker per log: a second one takes over from the first.
 				return err
 			}
 			defer e.close()
-			worker, archiver, err := a.startWorker(ctx, e)
+			loops, err := a.newLoops(ctx, e)
 			if err != nil {
 				return err
 			}
-			return a.runWorker(ctx, worker, archiver)
+			return loops.run(ctx)
 		},
 	}
 }

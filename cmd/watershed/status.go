@@ -1,58 +1,23 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"watershed/schemas"
-	"watershed/schemas/view"
+	"watershed/serving/api"
 )
-
-// A status is the state of everything, as seen from the engines themselves.
-type status struct {
-	Log struct {
-		First       uint64    `json:"first"`
-		Last        uint64    `json:"last"`
-		Messages    uint64    `json:"messages"`
-		Bytes       uint64    `json:"bytes"`
-		MaxBytes    int64     `json:"max_bytes"`
-		DeadLetters uint64    `json:"dead_letters"`
-		Created     time.Time `json:"created"`
-	} `json:"log"`
-	Cut     uint64          `json:"cut"`
-	Live    schemas.Live    `json:"live"`
-	Plans   []planStatus    `json:"plans"`
-	History []historyStatus `json:"history"`
-}
-
-// planStatus says how far a plan's states reach.
-type planStatus struct {
-	View     string `json:"view"`
-	Plan     string `json:"plan"`
-	Epoch    uint64 `json:"epoch"`
-	Position uint64 `json:"position"`
-	Lag      uint64 `json:"lag"` // messages of the log that are not in it
-	Covered  bool   `json:"covered"`
-}
-
-// historyStatus says how far a type's table reaches.
-type historyStatus struct {
-	Type     string `json:"type"`
-	Files    int    `json:"files"`
-	Events   int64  `json:"events"`
-	Position uint64 `json:"position"`
-	Lag      uint64 `json:"lag"`
-}
 
 func (a *app) statusCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "status",
-		Short:   "Show how far log, views and history are",
+		Use:   "status",
+		Short: "Show how far log, views and history are",
+		Long: `Show how far log, views and history are, as the engines tell it, and what needs a hand: types
+that cannot be archived, views that wait for a batch, dead letters, a log that fills up. The
+endpoint says the same at /v1/status, and as metrics at /metrics.`,
 		Example: "  watershed status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,79 +26,73 @@ func (a *app) statusCmd() *cobra.Command {
 				return err
 			}
 			defer e.close()
-			s, err := a.status(cmd.Context(), e)
-			if err != nil {
-				return err
-			}
+			s := api.ReadStatus(cmd.Context(), a.deps(e, nil))
 			if asJSON {
-				return a.printJSON(s)
+				err = a.printJSON(s)
+			} else {
+				err = a.printStatus(s)
 			}
-			return a.printStatus(s)
+			if err == nil && len(s.Errors) > 0 {
+				err = fmt.Errorf("%d parts do not answer", len(s.Errors))
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func (a *app) status(ctx context.Context, e *engines) (*status, error) {
-	s := &status{}
-	info, err := e.log.Info(ctx)
-	if err != nil {
-		return nil, err
-	}
-	l := &s.Log
-	l.First, l.Last, l.Messages, l.Bytes, l.MaxBytes = info.First, info.Last, info.Messages, info.Bytes, info.MaxBytes
-	l.DeadLetters, l.Created = info.DeadLetters, info.Created
-	if s.Live, err = e.db.Live(ctx); err != nil {
-		return nil, err
-	}
-	cut, ok, err := e.log.LastCut(ctx)
-	if err != nil || !ok {
-		return s, err
-	}
-	s.Cut = cut.Number
-	plans, err := view.CompileSet(&cut.Definitions)
-	if err != nil {
-		return nil, fmt.Errorf("definitions of cut %d: %w", cut.Number, err)
-	}
-	marks, err := e.db.Positions(ctx, plans)
-	if err != nil {
-		return nil, err
-	}
-	build, err := e.db.Build(ctx, s.Live.Build)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range plans {
-		m := marks[p.Hash]
-		_, covered := build.Plans[p.Hash]
-		s.Plans = append(s.Plans, planStatus{
-			View: p.Name(), Plan: p.Hash, Epoch: m.Epoch, Position: m.Position.Seq, Covered: covered,
-			Lag: info.Last - min(info.Last, m.Position.Seq),
-		})
-	}
-	s.History, err = a.historyStatus(ctx, &cut.Definitions, info.Last)
-	return s, err
-}
-
-func (a *app) printStatus(s *status) error {
+func (a *app) printStatus(s *api.Status) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "log\t%d messages, %d of %d bytes, last position %d, cut %d, %d dead letters\n",
-		s.Log.Messages, s.Log.Bytes, s.Log.MaxBytes, s.Log.Last, s.Cut, s.Log.DeadLetters)
+	if l := s.Log; l != nil {
+		fmt.Fprintf(w, "log\tpositions %d to %d, %d messages, %.1f%% of %d bytes full, cut %d, %d dead letters\n",
+			l.First, l.Last, l.Messages, 100*l.Fill, l.MaxBytes, s.Cut, l.DeadLetters)
+	}
 	pinned := ""
 	if s.Live.Pinned {
 		pinned = ", pinned by a rollback"
 	}
 	fmt.Fprintf(w, "live\tbuild %d at cut %d%s\n", s.Live.Build, s.Live.Cut, pinned)
+	if b := s.Batch; b.Build > 0 {
+		fmt.Fprintf(w, "batch\tbuild %d was made %s, %d groups drifted\n", b.Build, b.At.UTC().Format(time.RFC3339), b.Drifted)
+	}
+	if b := s.Batch; b.Pending > 0 {
+		fmt.Fprintf(w, "batch\tcut %d has no build since %s: a batch runs, or has failed\n", b.Pending, age(b.PendingSeconds))
+	}
 	for _, h := range s.History {
-		fmt.Fprintf(w, "history\t%s: %d events in %d files, position %d, %d messages behind\n", h.Type, h.Events, h.Files, h.Position, h.Lag)
+		fmt.Fprintf(w, "history\t%s: %d events in %d files, position %d, %s\n", h.Type, h.Events, h.Files, h.Position, behind(h.Lag, h.LagSeconds))
+		if h.Failing != "" {
+			fmt.Fprintf(w, "\t%s cannot be archived: %s\n", h.Type, h.Failing)
+		}
 	}
 	for _, p := range s.Plans {
 		note := ""
-		if !p.Covered {
+		switch {
+		case !p.Covered:
 			note = ", not covered by the live build: run a batch"
+		case p.Stranded:
+			note = ", the log no longer has what comes next: run a batch"
+		case p.HeldOver:
+			note = fmt.Sprintf(", held over at cut %d", p.Cut)
 		}
-		fmt.Fprintf(w, "view\t%s: position %d, %d messages behind%s\n", p.View, p.Position, p.Lag, note)
+		fmt.Fprintf(w, "view\t%s: position %d, %s%s\n", p.View, p.Position, behind(p.Lag, p.LagSeconds), note)
+	}
+	for _, d := range s.Dead {
+		fmt.Fprintf(w, "dlq\t%d of %s: %s\n", d.Count, d.Type, d.Reason)
+	}
+	for _, e := range s.Errors {
+		fmt.Fprintf(w, "error\t%s\n", e)
 	}
 	return w.Flush()
+}
+
+func behind(messages *uint64, seconds *float64) string {
+	if messages == nil || seconds == nil {
+		return "lag not known"
+	}
+	return fmt.Sprintf("%d messages, %s behind", *messages, age(*seconds))
+}
+
+func age(seconds float64) string {
+	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
 }

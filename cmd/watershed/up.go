@@ -54,23 +54,23 @@ func (a *app) up(ctx context.Context, nightly time.Duration) (err error) {
 		return err
 	}
 	defer e.close()
-	worker, archiver, err := a.startWorker(ctx, e)
+	loops, err := a.newLoops(ctx, e)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(filepath.Join(a.cfg.Dir, runningFile))
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return emb.watch(ctx) })
-	g.Go(func() error { return a.runWorker(ctx, worker, archiver) })
+	g.Go(func() error { return loops.run(ctx) })
 	g.Go(func() error {
-		return a.serve(ctx, e, loopStats(worker, archiver), func(addr string) error {
+		return a.serve(ctx, e, loops, func(addr string) error {
 			fmt.Fprintf(a.stderr, "watershed is up after %.1f s: http://%s (SQL: POST /v1/sql, views: /v1/views, state: /v1/status)\n",
 				time.Since(began).Seconds(), addr)
 			return a.announce(addr)
 		})
 	})
 	if nightly >= 0 {
-		g.Go(func() error { return a.nightly(ctx, e, nightly) })
+		g.Go(func() error { return a.nightly(ctx, e, loops, nightly) })
 	}
 	return g.Wait()
 }
@@ -103,7 +103,7 @@ func parseNightly(s string) (time.Duration, error) {
 }
 
 // nightly runs a batch every day. One that fails is reported; the next night tries again.
-func (a *app) nightly(ctx context.Context, e *engines, at time.Duration) error {
+func (a *app) nightly(ctx context.Context, e *engines, loops *loops, at time.Duration) error {
 	for {
 		next := nextNight(time.Now().UTC(), at)
 		a.log.Info("the next batch", "at", next.Format(time.RFC3339))
@@ -127,6 +127,7 @@ func (a *app) nightly(ctx context.Context, e *engines, at time.Duration) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
+			loops.batchFailures.Add(1)
 			a.log.Error("batch: failed; what was live stays live", "error", err)
 		default:
 			a.log.Info("batch: done", "build", report.Build, "live", report.Flipped, "seconds", report.Seconds.Total,

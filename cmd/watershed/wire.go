@@ -13,20 +13,25 @@ import (
 // log is made to fit them.
 
 // speedLog is the log as the speed layer reads it.
-type speedLog struct{ *eventlog.Log }
+type speedLog struct {
+	*eventlog.Log
+	opts eventlog.ChunkOptions
+}
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
+	return l.Log.Chunks(ctx, after, l.opts)
 }
 
 // archiverSource opens the log as the archiver reads it, with the cut that holds there.
-func archiverSource(log *eventlog.Log) func(context.Context, schemas.Position) (history.Source, schemas.Cut, error) {
-	return func(ctx context.Context, after schemas.Position) (history.Source, schemas.Cut, error) {
+func archiverSource(log *eventlog.Log, opts eventlog.ChunkOptions) history.OpenSource {
+	return func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 		cut, _, err := log.CutFor(ctx, after.Seq)
 		if err != nil {
 			return nil, cut, err
 		}
-		chunks, err := log.Chunks(ctx, after, eventlog.ChunkOptions{})
+		opts := opts
+		opts.Types = types
+		chunks, err := log.Chunks(ctx, after, opts)
 		if err != nil {
 			return nil, cut, err
 		}

@@ -34,10 +34,10 @@ type saw struct {
 func (a *api) look(ctx context.Context, views []View) (live schemas.Live, seen saw, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	var marks map[string]schemas.Mark
-	g.Go(func() (err error) { live, err = a.catalog.Live(ctx); return err })
+	g.Go(func() (err error) { live, err = a.deps.Catalog.Live(ctx); return err })
 	g.Go(func() (err error) {
 		if len(views) > 0 {
-			marks, err = a.catalog.Positions(ctx, views)
+			marks, err = a.deps.Catalog.Positions(ctx, views)
 		}
 		return err
 	})
@@ -63,11 +63,11 @@ func (a *api) query(ctx context.Context, views []View, q Query) (Rows, saw, erro
 		if err != nil {
 			return nil, saw{}, err
 		}
-		rows, err := a.reader.Query(ctx, q)
+		rows, err := a.deps.Reader.Query(ctx, q)
 		if err != nil {
 			return nil, saw{}, err
 		}
-		after, err := a.catalog.Live(ctx)
+		after, err := a.deps.Catalog.Live(ctx)
 		if err == nil && after.Flip == before.Flip {
 			return rows, seen, nil
 		}
@@ -196,11 +196,11 @@ func (a *api) explain(ctx context.Context, views []View, err error) *Problem {
 	if p.ClickHouse != chThrowIf {
 		return p
 	}
-	live, err := a.catalog.Live(ctx)
+	live, err := a.deps.Catalog.Live(ctx)
 	if err != nil {
 		return p
 	}
-	build, err := a.catalog.Build(ctx, live.Build)
+	build, err := a.deps.Catalog.Build(ctx, live.Build)
 	if err != nil {
 		return p
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,16 +12,23 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"watershed/schemas"
 )
 
-// Deps are what the endpoint serves from.
+// Deps are what the endpoint serves from. ReadStatus does without a Reader.
 type Deps struct {
-	Reader  Reader
-	Catalog Catalog
-	Log     Log
-	Workers func() map[string]any // what the loops of this process say of themselves; nil: none run here
-	Version string                // of the program, for the interface's description
-	Logger  *slog.Logger          // nil: none
+	Reader      Reader
+	Catalog     Catalog
+	Log         Log
+	DeadLetters DeadLetters                                    // nil: there are no routes for them
+	History     func(context.Context) ([]TypeStatus, error)    // positions of the archived types, without their lags; nil: no history here
+	Audits      func(context.Context) ([]schemas.Audit, error) // of the newest build; nil: nobody audits
+	Workers     func() map[string]any                          // what the loops of this process say of themselves; nil: none run here
+	Collectors  []prometheus.Collector                         // metrics of this process, shown beside those of the status
+	Version     string                                         // of the program, for the interface's description
+	Logger      *slog.Logger                                   // nil: none
 
 	// Listening is called once with the address that Serve listens on; nil: nobody asks.
 	Listening func(addr string)
@@ -28,10 +36,7 @@ type Deps struct {
 
 type api struct {
 	config   Config
-	reader   Reader
-	catalog  Catalog
-	log      Log
-	workers  func() map[string]any
+	deps     Deps
 	logger   *slog.Logger
 	tokens   [][sha256.Size]byte
 	stopping atomic.Bool // set when Serve begins to shut down
@@ -57,7 +62,7 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &api{config: cfg.withDefaults(), reader: deps.Reader, catalog: deps.Catalog, log: deps.Log, workers: deps.Workers, logger: deps.Logger}
+	a := &api{config: cfg.withDefaults(), deps: deps, logger: deps.Logger}
 	for _, t := range cfg.Tokens {
 		a.tokens = append(a.tokens, sha256.Sum256([]byte(t)))
 	}
@@ -108,6 +113,10 @@ func (a *api) handler(version string) http.Handler {
 	huma.Register(h, operation("status", http.MethodGet, "/v1/status", "State of the pipeline"), a.status)
 	huma.Register(h, operation("livez", http.MethodGet, "/livez", "The process answers"), a.livez)
 	huma.Register(h, operation("readyz", http.MethodGet, "/readyz", "All that is needed answers"), a.readyz)
+	if a.deps.DeadLetters != nil {
+		a.deadLetterRoutes(h, operation)
+	}
+	mux.Handle("GET /metrics", a.metrics())
 	return a.guard(mux)
 }
 

@@ -7,7 +7,12 @@
 //	GET  /v1/views          the views: dimensions, measures, definition, plan, coverage
 //	GET  /v1/views/{view}   a typed query: see Query parameters
 //	GET  /v1/builds         the builds that are kept, and which of them is live
-//	GET  /v1/status         live build, positions and lag, log, workers, dead letters
+//	GET  /v1/status         live build, positions and lag, log, history, workers, dead letters
+//	GET  /v1/dlq            dead letters: events that did not fit their schema (type, reason, since, until, limit)
+//	GET  /v1/dlq/{id}       one of them, with its bytes
+//	POST /v1/dlq/replay     publish them again, once: {"type", "reason", "since", "until", "ids", "limit"} or {"all": true}
+//	POST /v1/dlq/drop       remove them for good, likewise
+//	GET  /metrics           the status, and what the loops of this process count, for Prometheus
 //	GET  /livez, /readyz    the process answers; everything that it needs answers
 //	GET  /openapi.json      this interface as OpenAPI 3.1
 //

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"watershed/internal/devserver/devtest"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
@@ -30,6 +32,8 @@ type world struct {
 	log     logOf
 	workers func() map[string]any
 	url     string
+
+	collectors []prometheus.Collector
 }
 
 var databases atomic.Uint64
@@ -188,13 +192,13 @@ type logOf struct{ *eventlog.Log }
 
 func (l logOf) Info(ctx context.Context) (api.LogInfo, error) {
 	i, err := l.Log.Info(ctx)
-	return api.LogInfo{First: i.First, Last: i.Last, Messages: i.Messages, Bytes: i.Bytes, DeadLetters: i.DeadLetters, Created: i.Created}, err
+	return api.LogInfo{First: i.First, Last: i.Last, Messages: i.Messages, Bytes: i.Bytes, MaxBytes: i.MaxBytes, DeadLetters: i.DeadLetters, Created: i.Created}, err
 }
 
 // serve starts an endpoint over the world on a server of its own.
 func (w *world) serve(t testing.TB, cfg api.Config) *world {
 	t.Helper()
-	h, err := api.Handler(cfg, api.Deps{Reader: w.reader, Catalog: w.catalog, Log: w.log, Workers: w.workers, Version: "test",
+	h, err := api.Handler(cfg, api.Deps{Reader: w.reader, Catalog: w.catalog, Log: w.log, Workers: w.workers, Collectors: w.collectors, Version: "test",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

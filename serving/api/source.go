@@ -88,16 +88,24 @@ type BuildInfo struct {
 // A Log tells where the log ends. Queries do without it; lag and readiness do not.
 type Log interface {
 	Info(ctx context.Context) (LogInfo, error)
+	// NextOf returns the first message of events of a type behind a sequence, and when it was published.
+	NextOf(ctx context.Context, eventType string, after uint64) (seq uint64, at time.Time, ok bool, err error)
 }
 
 // LogInfo is the state of the log.
 type LogInfo struct {
-	First       uint64    `json:"first" doc:"First sequence that is still there"`
+	First       uint64    `json:"first" doc:"First sequence that is still there: up to it the log was trimmed"`
 	Last        uint64    `json:"last" doc:"Last sequence"`
+	FirstTime   time.Time `json:"first_time" doc:"When the first message that is still there was published"`
 	Messages    uint64    `json:"messages"`
 	Bytes       uint64    `json:"bytes"`
+	MaxBytes    int64     `json:"max_bytes" doc:"Beyond which the log refuses events"`
+	Fill        float64   `json:"fill" doc:"bytes / max_bytes"`
 	DeadLetters uint64    `json:"dead_letters" doc:"Events and messages that did not fit their schema"`
 	Created     time.Time `json:"created"`
+	Cut         uint64    `json:"cut" doc:"Number of the last cut"`
+	CutTime     time.Time `json:"cut_time" doc:"When it was published"`
+	Anew        uint64    `json:"anew,omitempty" doc:"Positions up to here are of a log before this one, which a repair began anew"`
 }
 
 // A View is a compiled view as far as queries need it: the part of a plan from which SQL is made.

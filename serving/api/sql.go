@@ -143,7 +143,7 @@ func (a *api) sql(ctx context.Context, in *sqlInput) (*huma.StreamResponse, erro
 	if err := a.checkLimits(q); err != nil {
 		return nil, err
 	}
-	views, err := a.catalog.Views(ctx)
+	views, err := a.deps.Catalog.Views(ctx)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}
@@ -181,14 +181,8 @@ func readSQL(q *Query, contentType string, body []byte) error {
 
 func readSQLBody(q *Query, body []byte) error {
 	var b sqlBody
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	d.UseNumber()
-	if err := d.Decode(&b); err != nil {
-		return problem(BadRequest, "the body is not the JSON that is wanted: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return problem(BadRequest, "there is more after the JSON object")
+	if err := strictJSON(body, &b); err != nil {
+		return err
 	}
 	q.SQL = b.SQL
 	q.Parameters = make(map[string]string, len(b.Parameters))
@@ -212,6 +206,20 @@ func readSQLBody(q *Query, body []byte) error {
 		if b.Limits.Rows != 0 {
 			q.Rows = b.Limits.Rows
 		}
+	}
+	return nil
+}
+
+// strictJSON reads a body that is one JSON object of known keys.
+func strictJSON(body []byte, to any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	d.UseNumber()
+	if err := d.Decode(to); err != nil {
+		return problem(BadRequest, "the body is not the JSON that is wanted: %w", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return problem(BadRequest, "there is more after the JSON object")
 	}
 	return nil
 }

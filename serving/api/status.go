@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"watershed/schemas"
 )
@@ -17,7 +14,8 @@ import (
 // checkTimeout bounds what status and readiness wait for an engine.
 const checkTimeout = 5 * time.Second
 
-type liveInfo struct {
+// LiveInfo says which build is shown.
+type LiveInfo struct {
 	Flip   uint64    `json:"flip" doc:"Number of the flip that made it so"`
 	Build  uint64    `json:"build"`
 	Cut    uint64    `json:"cut" doc:"Speed states of epochs from this on are added"`
@@ -25,13 +23,13 @@ type liveInfo struct {
 	At     time.Time `json:"at"`
 }
 
-func newLiveInfo(l schemas.Live) liveInfo {
-	return liveInfo{Flip: l.Flip, Build: l.Build, Cut: l.Cut, Pinned: l.Pinned, At: l.At.UTC()}
+func newLiveInfo(l schemas.Live) LiveInfo {
+	return LiveInfo{Flip: l.Flip, Build: l.Build, Cut: l.Cut, Pinned: l.Pinned, At: l.At.UTC()}
 }
 
 type buildsOutput struct {
 	Body struct {
-		Live   liveInfo    `json:"live"`
+		Live   LiveInfo    `json:"live"`
 		Builds []BuildInfo `json:"builds" doc:"Newest first"`
 	}
 }
@@ -41,7 +39,7 @@ func (a *api) listBuilds(ctx context.Context, in *struct{ request }) (*buildsOut
 		return nil, err
 	}
 	out := &buildsOutput{}
-	live, builds, err := a.builds(ctx)
+	live, builds, err := builds(ctx, a.deps.Catalog)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}
@@ -49,12 +47,12 @@ func (a *api) listBuilds(ctx context.Context, in *struct{ request }) (*buildsOut
 	return out, nil
 }
 
-func (a *api) builds(ctx context.Context) (schemas.Live, []BuildInfo, error) {
-	live, err := a.catalog.Live(ctx)
+func builds(ctx context.Context, c Catalog) (schemas.Live, []BuildInfo, error) {
+	live, err := c.Live(ctx)
 	if err != nil {
 		return live, nil, err
 	}
-	builds, err := a.catalog.Builds(ctx)
+	builds, err := c.Builds(ctx)
 	if err != nil {
 		return live, nil, err
 	}
@@ -63,80 +61,6 @@ func (a *api) builds(ctx context.Context) (schemas.Live, []BuildInfo, error) {
 		builds[i].Live = builds[i].Number == live.Build
 	}
 	return live, builds, nil
-}
-
-// planStatus is how far one view's states reach.
-type planStatus struct {
-	View     string  `json:"view"`
-	Plan     string  `json:"plan"`
-	Epoch    uint64  `json:"epoch"`
-	Position uint64  `json:"position" doc:"Last sequence of the log that is in its states"`
-	Lag      *uint64 `json:"lag,omitempty" doc:"Sequences of the log that are not in its states yet; absent when the log does not answer"`
-}
-
-type statusOutput struct {
-	Body struct {
-		Live    liveInfo       `json:"live"`
-		Builds  []BuildInfo    `json:"builds" doc:"Newest first"`
-		Plans   []planStatus   `json:"plans"`
-		Log     *LogInfo       `json:"log,omitempty" doc:"Absent when the log does not answer: see errors"`
-		Workers map[string]any `json:"workers,omitempty" doc:"What the loops of this process say of themselves"`
-		Errors  []string       `json:"errors,omitempty" doc:"What did not answer"`
-	}
-}
-
-// status says as much as can be known: an engine that does not answer is an error in the answer, not of it.
-func (a *api) status(ctx context.Context, in *struct{ request }) (*statusOutput, error) {
-	if err := only(in.query); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	var (
-		out            = &statusOutput{}
-		body           = &out.Body
-		live           schemas.Live
-		views          []View
-		marks          map[string]schemas.Mark
-		info           LogInfo
-		logErr, catErr error
-		posErr         error
-		g              errgroup.Group
-	)
-	g.Go(func() error { info, logErr = a.log.Info(ctx); return nil })
-	g.Go(func() error { live, body.Builds, catErr = a.builds(ctx); return nil })
-	g.Go(func() error {
-		if views, posErr = a.catalog.Views(ctx); posErr == nil {
-			marks, posErr = a.catalog.Positions(ctx, views)
-		}
-		return nil
-	})
-	_ = g.Wait() // each keeps its own error
-	body.Live = newLiveInfo(live)
-	for name, err := range map[string]error{"log": logErr, "builds": catErr, "positions": posErr} {
-		if err != nil {
-			body.Errors = append(body.Errors, fmt.Sprintf("%s: %v", name, err))
-		}
-	}
-	slices.Sort(body.Errors)
-	if logErr == nil {
-		body.Log = &info
-	}
-	body.Plans = make([]planStatus, 0, len(views))
-	for _, v := range views {
-		mark := marks[v.Plan]
-		p := planStatus{View: v.Name(), Plan: v.Plan, Epoch: mark.Epoch, Position: mark.Position.Seq}
-		if logErr == nil && posErr == nil {
-			// The log was read at the same time as the positions: they may be ahead of it.
-			lag := info.Last - min(mark.Position.Seq, info.Last)
-			p.Lag = &lag
-		}
-		body.Plans = append(body.Plans, p)
-	}
-	if a.workers != nil {
-		body.Workers = a.workers()
-	}
-	return out, nil
 }
 
 type healthOutput struct {
@@ -159,8 +83,8 @@ func (a *api) readyz(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 	defer cancel()
 	checks := map[string]func(context.Context) error{
 		"clickhouse": a.checkClickHouse,
-		"live":       func(ctx context.Context) error { _, err := a.catalog.Live(ctx); return err },
-		"log":        func(ctx context.Context) error { _, err := a.log.Info(ctx); return err },
+		"live":       func(ctx context.Context) error { _, err := a.deps.Catalog.Live(ctx); return err },
+		"log":        func(ctx context.Context) error { _, err := a.deps.Log.Info(ctx); return err },
 		"serving": func(context.Context) error {
 			if a.stopping.Load() {
 				return errors.New("shutting down")
@@ -190,7 +114,7 @@ func (a *api) readyz(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 }
 
 func (a *api) checkClickHouse(ctx context.Context) (err error) {
-	rows, err := a.reader.Query(ctx, Query{SQL: "SELECT 1", Timeout: checkTimeout, Rows: 1})
+	rows, err := a.deps.Reader.Query(ctx, Query{SQL: "SELECT 1", Timeout: checkTimeout, Rows: 1})
 	if err != nil {
 		return err
 	}

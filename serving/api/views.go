@@ -43,7 +43,7 @@ type measureInfo struct {
 
 type viewsOutput struct {
 	Body struct {
-		Live  liveInfo   `json:"live"`
+		Live  LiveInfo   `json:"live"`
 		Views []viewInfo `json:"views"`
 	}
 }
@@ -52,16 +52,16 @@ func (a *api) listViews(ctx context.Context, in *struct{ request }) (*viewsOutpu
 	if err := only(in.query); err != nil {
 		return nil, err
 	}
-	views, err := a.catalog.Views(ctx)
+	views, err := a.deps.Catalog.Views(ctx)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}
-	live, err := a.catalog.Live(ctx)
+	live, err := a.deps.Catalog.Live(ctx)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}
-	build, buildErr := a.catalog.Build(ctx, live.Build)
-	marks, marksErr := a.catalog.Positions(ctx, views)
+	build, buildErr := a.deps.Catalog.Build(ctx, live.Build)
+	marks, marksErr := a.deps.Catalog.Positions(ctx, views)
 	if err := errors.Join(buildErr, marksErr); err != nil {
 		return nil, problemOf(ctx, err)
 	}
@@ -143,7 +143,7 @@ type viewInput struct {
 }
 
 func (a *api) queryView(ctx context.Context, in *viewInput) (*huma.StreamResponse, error) {
-	views, err := a.catalog.Views(ctx)
+	views, err := a.deps.Catalog.Views(ctx)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"watershed/internal/decode"
+	"watershed/internal/eventlog"
+	"watershed/speed"
+)
+
+// A tuning is the settings that bound time and memory. All processes of one log must have the
+// same --past and --future: what one takes as an event, the other must not reject.
+type tuning struct {
+	Past, Future span          // range of event times around the log's timestamp of the message
+	Horizon      time.Duration // stretch of log in which the speed layer finds duplicates
+	HorizonRows  int           // events remembered for that at most
+	FlushEvery   time.Duration // how long states wait for their flush
+	Retention    span          // of history's files that no version needs any more
+	Trim         string        // "auto" or "off"
+}
+
+const (
+	trimAuto = "auto"
+	trimOff  = "off"
+
+	day  = 24 * time.Hour
+	year = 365*day + day/4
+)
+
+func (t *tuning) register(f *pflag.FlagSet) {
+	t.Past, t.Future, t.Retention = span(50*year), span(day), span(7*day)
+	f.Var(&t.Past, "past", "how far an event's time may lie before it was published; what is older goes to the dead letters")
+	f.Var(&t.Future, "future", "how far an event's time may lie after it was published")
+	f.DurationVar(&t.Horizon, "horizon", 15*time.Minute, "`stretch` of log in which the speed layer finds duplicates; the batch finds all")
+	f.IntVar(&t.HorizonRows, "horizon-rows", 4_000_000, "most `events` that are remembered for that, 32 to 85 bytes each")
+	f.DurationVar(&t.FlushEvery, "flush-every", 100*time.Millisecond, "how long events wait until they show, at least")
+	f.Var(&t.Retention, "retention", "how long files of history stay that compaction or repair has replaced")
+	f.StringVar(&t.Trim, "trim", trimAuto, "what the log forgets: auto (what history has and nobody needs) or off (nothing)")
+}
+
+// validate says all that is wrong with the settings.
+func (t *tuning) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(t.Past >= span(time.Hour), "--past %s: want 1h or more", t.Past)
+	check(t.Future >= span(time.Minute), "--future %s: want 1m or more, since clocks differ", t.Future)
+	check(t.Horizon >= time.Second && t.Horizon <= 7*day, "--horizon %s: want 1s to 168h; its events are kept in memory", t.Horizon)
+	check(t.HorizonRows >= 1000 && t.HorizonRows <= 100_000_000, "--horizon-rows %d: want 1000 to 100000000", t.HorizonRows)
+	check(t.FlushEvery >= 10*time.Millisecond && t.FlushEvery <= time.Minute, "--flush-every %s: want 10ms to 1m", t.FlushEvery)
+	check(t.Retention >= span(time.Hour), "--retention %s: want 1h or more: queries and batches that run still read what was replaced", t.Retention)
+	check(t.Trim == trimAuto || t.Trim == trimOff, "--trim %q: want auto or off", t.Trim)
+	return errors.Join(errs...)
+}
+
+func (t *tuning) limits() decode.Limits {
+	return decode.Limits{Past: time.Duration(t.Past), Future: time.Duration(t.Future)}
+}
+
+func (t *tuning) chunks() eventlog.ChunkOptions { return eventlog.ChunkOptions{Limits: t.limits()} }
+
+func (t *tuning) speed() speed.Config {
+	return speed.Config{FlushEvery: t.FlushEvery, Horizon: t.Horizon, HorizonRows: t.HorizonRows}
+}
+
+// A span is a time.Duration that may also be written in days and years: 7d, 50y, 1d12h. A year
+// has 365.25 days.
+type span time.Duration
+
+// Type, Set and String make it a flag's value.
+func (s *span) Type() string { return "span" }
+
+func (s *span) Set(text string) error {
+	rest, total := text, 0.0
+	for {
+		m := longUnits().FindStringSubmatch(rest)
+		if m == nil {
+			break
+		}
+		n, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			return err
+		}
+		unit := day
+		if m[2] == "y" {
+			unit = year
+		}
+		total += n * float64(unit)
+		rest = rest[len(m[0]):]
+	}
+	if rest != "" || text == "" {
+		d, err := time.ParseDuration(rest)
+		if err != nil {
+			return errors.New("want a time span like 36h, 7d or 50y")
+		}
+		total += float64(d)
+	}
+	if total < 0 || total > math.MaxInt64 {
+		return fmt.Errorf("want a time span from 0 to %dy", math.MaxInt64/int64(year))
+	}
+	*s = span(total)
+	return nil
+}
+
+func (s span) String() string {
+	d := time.Duration(s)
+	var out strings.Builder
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{year, "y"}, {day, "d"}} {
+		if n := d / u.unit; n > 0 {
+			fmt.Fprintf(&out, "%d%s", n, u.name)
+			d -= n * u.unit
+		}
+	}
+	if d > 0 || out.Len() == 0 {
+		out.WriteString(d.String())
+	}
+	return out.String()
+}
+
+func longUnits() *regexp.Regexp { return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([dy])`) }

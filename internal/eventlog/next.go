@@ -1,0 +1,24 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// NextOf returns the sequence of the first message of events of a type behind the message at
+// after, and the log's timestamp of it: how far and how long one who stands there is behind. ok
+// is false if there is none.
+func (l *Log) NextOf(ctx context.Context, eventType string, after uint64) (seq uint64, at time.Time, ok bool, err error) {
+	msg, err := l.stream.GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(eventSubject+eventType))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return 0, time.Time{}, false, nil
+	case err != nil:
+		return 0, time.Time{}, false, fmt.Errorf("log %s: next %s behind message %d: %w", l.cfg.Stream, eventType, after, classify(err))
+	}
+	return msg.Sequence, msg.Time, true, nil
+}

@@ -9,17 +9,23 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
 const (
 	saveEvery  = time.Second     // how often the positions of plans without new states are stored
 	stopWithin = 4 * time.Second // how long inserts may still take after a stop
+
+	// flushBytes is the memory of a lane's folds that makes a flush at once. While one flush is
+	// inserted, as arrays and as the client's block, the next is folded up to the same size.
+	flushBytes = 48 << 20
 )
 
 // A flush is the states of a lane's plans on their way into ClickHouse.
 type flush struct {
 	mark  schemas.Mark
+	at    time.Time // the log's timestamp at mark
 	parts []flushPart
 	idle  []*planState  // nothing folded since their last flush
 	took  time.Duration // the inserts alone
@@ -53,18 +59,21 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		return err
 	}
 	for _, p := range refused {
-		if l.alone {
+		if l.alone != nil {
 			return p
 		}
 		l.remove(p.plan)
 		l.s.detach(ctx, outer, p)
 	}
-	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, done: make(chan struct{})}
+	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, at: l.readAt, done: make(chan struct{})}
 	due := time.Since(l.savedAt) >= saveEvery
 	for _, p := range l.plans {
 		switch {
 		case p.fold.Groups() > 0:
 			f.parts = append(f.parts, flushPart{plan: p, states: p.fold.Flush()})
+			if p.fold.Bytes() > flushBytes/int64(2*len(l.plans)) {
+				p.fold = p.plan.NewFold() // it would keep its memory for the next groups
+			}
 		case due && p.mark.Position.Seq < l.read.Seq:
 			f.idle = append(f.idle, p)
 		}
@@ -117,6 +126,7 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 			if err != nil {
 				return fmt.Errorf("view %s: %w", part.plan.plan.Name(), err)
 			}
+			crash.At("speed.states-inserted")
 			s.w.stats.states.Add(uint64(part.states.NumRows()))
 			return nil
 		})
@@ -126,7 +136,13 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 		for _, p := range f.idle {
 			marks[p.plan.Hash] = f.mark
 		}
-		g.Go(func() error { return s.w.sink.SavePositions(ctx, s.term, marks) })
+		g.Go(func() error {
+			if err := s.w.sink.SavePositions(ctx, s.term, marks); err != nil {
+				return err
+			}
+			crash.At("speed.idle-saved")
+			return nil
+		})
 	}
 	return g.Wait()
 }
@@ -143,7 +159,7 @@ func refusedBySink(err error) bool {
 }
 
 // land waits for the flush under way and takes its positions over. It returns the plans that
-// ClickHouse refused.
+// ClickHouse refused; that it refused all of several is an error.
 func (l *lane) land() ([]*refusedError, error) {
 	f := l.inflight
 	if f == nil {
@@ -154,7 +170,8 @@ func (l *lane) land() ([]*refusedError, error) {
 	if f.err != nil {
 		return nil, l.s.failure(f.err)
 	}
-	l.took = f.took
+	crash.At("speed.flushed")
+	l.pace.took = f.took
 	var refused []*refusedError
 	for _, part := range f.parts {
 		if part.refused != nil {
@@ -162,9 +179,14 @@ func (l *lane) land() ([]*refusedError, error) {
 			continue
 		}
 		part.plan.mark = f.mark
+		l.s.w.stats.stored(part.plan.plan, f.mark, f.at)
 	}
 	for _, p := range f.idle {
 		p.mark = f.mark
+		l.s.w.stats.stored(p.plan, f.mark, f.at)
+	}
+	if n := len(f.parts); n > 1 && n == len(refused) { // no matter of one plan: a full disk, say
+		return nil, fmt.Errorf("ClickHouse refused the states of all %d views: %w", n, refused[0])
 	}
 	l.s.w.stats.flushed(f)
 	return refused, nil

@@ -18,13 +18,13 @@ import (
 // those to schemas and internal; the three layers do not know each other.
 var imports = map[string][]string{
 	"batch":                      {"batch/history", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
-	"batch/history":              {"internal/decode", "internal/durable", "schemas"},
+	"batch/history":              {"internal/crash", "internal/decode", "internal/durable", "schemas"},
 	"internal/bounded":           {},
 	"internal/crash":             {},
 	"internal/decode":            {"schemas"},
 	"internal/devserver":         {"internal/durable"},
 	"internal/devserver/devtest": {"internal/devserver"},
-	"internal/durable":           {},
+	"internal/durable":           {"internal/crash"},
 	"internal/eventlog":          {"internal/crash", "internal/decode", "schemas"},
 	"internal/faultproxy":        {},
 	"schemas":                    {},
@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"schemas/view":               {"schemas", "schemas/agg", "schemas/column", "schemas/expr"},
 	"serving/api":                {"schemas"},
 	"serving/store":              {"schemas", "schemas/view"},
-	"speed":                      {"schemas", "schemas/column", "schemas/identity", "schemas/view"},
+	"speed":                      {"internal/crash", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
 }
 
 // only names the libraries that one package alone may import.

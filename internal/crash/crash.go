@@ -9,6 +9,14 @@ package crash
 // Places are all names that At is called with; a test holds the list against the source. They are
 // <package>.<what is done>, and mean: the step has just been taken, the next has not.
 var Places = [...]string{
+	"eventlog.anew-aside",
+	"eventlog.anew-marked",
+	"eventlog.anew-copied",
+	"eventlog.anew-emptied",
+	"eventlog.anew-cut",
+	"eventlog.anew-open",
+	"eventlog.anew-republished",
+	"eventlog.anew-done",
 	"eventlog.cut-acknowledged",
 	"eventlog.cut-counted",
 	"eventlog.cut-numbered",

@@ -73,7 +73,13 @@ func (e *badMessageError) Unwrap() error { return e.err }
 func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	subject, payload := msg.Subject(), msg.Data()
 	if eventType, ok := strings.CutPrefix(subject, eventSubject); ok {
-		b.event(eventType, payload, meta)
+		at := meta.Timestamp
+		if t, ok := loggedAt(msg.Headers()); ok {
+			at = t
+		}
+		b.event(eventType, payload, meta.Sequence.Stream, at)
+	} else if subject == markSubject {
+		// The end of a log that was to be begun anew, and was not.
 	} else if subject == cutSubject {
 		cut, err := decodeCut(msg.Headers(), payload, hashOf(subject, meta, payload), meta.Timestamp)
 		if err != nil {
@@ -110,8 +116,8 @@ func (b *builder) follows(cut *schemas.Cut) error {
 		Reason: fmt.Sprintf("cut %d comes in epoch %d", cut.Number, b.epoch)}
 }
 
-// event decodes a message of events.
-func (b *builder) event(eventType string, payload []byte, meta *jetstream.MsgMetadata) {
+// event decodes a message of events, which was logged first at the given time.
+func (b *builder) event(eventType string, payload []byte, seq uint64, at time.Time) {
 	d, ok := b.decoders[eventType]
 	if !ok {
 		if d = b.newDecoder(eventType); d != nil {
@@ -121,11 +127,11 @@ func (b *builder) event(eventType string, payload []byte, meta *jetstream.MsgMet
 	switch {
 	case d != nil:
 		before := d.Rows()
-		b.rejects = append(b.rejects, d.Append(payload, meta.Sequence.Stream, meta.Timestamp)...)
+		b.rejects = append(b.rejects, d.Append(payload, seq, at)...)
 		b.rows += d.Rows() - before
 	case b.wanted(eventType):
-		b.rejects = append(b.rejects, schemas.Reject{Seq: meta.Sequence.Stream, Row: -1, Type: eventType,
-			Time: meta.Timestamp, Payload: payload, Reason: fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)})
+		b.rejects = append(b.rejects, schemas.Reject{Seq: seq, Row: -1, Type: eventType,
+			Time: at, Payload: payload, Reason: fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)})
 	}
 }
 

@@ -56,6 +56,7 @@ type Log struct {
 	dead   jetstream.Stream
 	kv     jetstream.KeyValue
 	log    *slog.Logger
+	step   func(string) // called between the steps of Anew; tests stop it there
 }
 
 // Open connects, creates what is missing of the stream, the dead-letter stream and the counters,
@@ -69,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{cfg: cfg, log: cfg.Logger.With("stream", cfg.Stream)}
+	l := &Log{cfg: cfg, log: cfg.Logger.With("stream", cfg.Stream), step: func(string) {}}
 	if err := l.open(ctx); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("open log %s: %w", cfg.Stream, err)
@@ -86,6 +87,9 @@ func (l *Log) open(ctx context.Context) (err error) {
 	}
 	if l.stream, err = l.ensure(ctx, streamConfig(l.cfg)); err != nil {
 		return err
+	}
+	if isAside(l.stream.CachedInfo().Config.Subjects) {
+		l.log.Warn("the log takes no events: it is being begun anew; if that was interrupted, go on with: watershed repair")
 	}
 	// If we stop here, the next Open finds the stream in order and goes on.
 	if l.dead, err = l.ensure(ctx, deadConfig(l.cfg)); err != nil {
@@ -132,6 +136,7 @@ func (l *Log) Close() {
 
 // Info is the state of the log.
 type Info struct {
+	Aside       bool   // it takes no events: Anew has begun and must be called to its end
 	First       uint64 // sequence of the first message; Last+1 when there is none
 	Last        uint64 // sequence of the last message that there ever was
 	FirstTime   time.Time
@@ -157,7 +162,7 @@ func (l *Log) Info(ctx context.Context) (Info, error) {
 	return Info{
 		First: max(s.FirstSeq, 1), Last: s.LastSeq, FirstTime: s.FirstTime, LastTime: s.LastTime,
 		Messages: s.Msgs, Bytes: s.Bytes, MaxBytes: info.Config.MaxBytes, Created: info.Created,
-		DeadLetters: dead.State.Msgs,
+		DeadLetters: dead.State.Msgs, Aside: isAside(info.Config.Subjects),
 	}, nil
 }
 

@@ -166,7 +166,7 @@ func (l *Log) missing(ctx context.Context, at schemas.Position) error {
 	}
 	e := &LogChangedError{Stored: at}
 	switch s := info.State; {
-	case s.Msgs == 0 && s.FirstSeq > 1 && isAside(info.Config.Subjects):
+	case s.Msgs == 0 && isAside(info.Config.Subjects):
 		return errBeginning
 	case at.Seq > s.LastSeq:
 		e.Found.Seq, e.Reason = s.LastSeq, fmt.Sprintf("it ends at message %d, before the stored position", s.LastSeq)

@@ -54,18 +54,40 @@ func (l *Log) eventMessage(eventType string, payload []byte, msgID string) *nats
 	return &nats.Msg{Subject: eventSubject + eventType, Header: header, Data: payload}
 }
 
-// errUnconnected explains what NATS calls a full buffer: ours has no room, see connect.
-var errUnconnected = errors.New("no connection to NATS at the moment")
+// ErrUnreachable is the error of a publish that the log did not answer: there is no connection,
+// or no server that has the stream, or its disk is full, or it is being begun anew. Whether the
+// message is in the log is not known; publish it again, under the same id, after a while.
+var ErrUnreachable = errors.New("the log cannot be reached at the moment: publish again under the same id in a few seconds")
 
-// classify turns the server's refusal of a full stream into ErrLogFull, and explains what
-// happened where NATS's words do not.
+// classify turns the server's refusal of a full stream into ErrLogFull, and what passes when the
+// server is back into ErrUnreachable.
 func classify(err error) error {
-	if errors.Is(err, nats.ErrReconnectBufExceeded) {
-		return fmt.Errorf("%w (%w)", errUnconnected, err)
+	if errors.Is(err, ErrLogFull) || errors.Is(err, ErrUnreachable) {
+		return err
 	}
 	var api *jetstream.APIError
-	if errors.As(err, &api) && strings.Contains(api.Description, "maximum bytes exceeded") {
+	switch isAPI := errors.As(err, &api); {
+	case isAPI && strings.Contains(api.Description, "maximum bytes exceeded"):
 		return fmt.Errorf("%w (%w)", ErrLogFull, err)
+	case isAPI && api.Code == serverUnavailable, isUnanswered(err):
+		return fmt.Errorf("%w (%w)", ErrUnreachable, err)
 	}
 	return err
+}
+
+// serverUnavailable is the code of answers of a server that is starting or out of resources.
+const serverUnavailable = 503
+
+// isUnanswered reports that a request got no answer from the log.
+func isUnanswered(err error) bool {
+	for _, e := range []error{
+		nats.ErrReconnectBufExceeded, // ours has no room, see connect: there is no connection
+		nats.ErrNoResponders, nats.ErrTimeout, nats.ErrConnectionReconnecting, nats.ErrDisconnected,
+		jetstream.ErrNoStreamResponse, jetstream.ErrAsyncPublishTimeout, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -68,13 +68,17 @@ func (l *Log) NewPublisher(opts PublisherOptions) (*Publisher, error) {
 // sent: whether the log has it, Flush tells. Once a message was given up Publish refuses with
 // that message's error until Flush has reported it. The payload must not be changed before Flush.
 func (p *Publisher) Publish(ctx context.Context, eventType string, payload []byte, msgID string) error {
+	return p.publish(ctx, p.log.eventMessage(eventType, payload, msgID), eventType)
+}
+
+func (p *Publisher) publish(ctx context.Context, msg *nats.Msg, eventType string) error {
 	if err := p.settleUntil(ctx, p.opts.InFlight-1, true); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	p.open++
 	p.mu.Unlock()
-	p.send(&sent{msg: p.log.eventMessage(eventType, payload, msgID), eventType: eventType, since: time.Now()})
+	p.send(&sent{msg: msg, eventType: eventType, since: time.Now()})
 	return nil
 }
 
@@ -190,7 +194,7 @@ func (p *Publisher) settle(msg *nats.Msg, seq uint64, err error) {
 func passes(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return !errors.Is(classify(err), ErrLogFull) && api.Code == 503 // a server that is starting or out of resources for now
+		return !errors.Is(classify(err), ErrLogFull) && api.Code == serverUnavailable
 	}
 	return !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrMaxPayload)
 }

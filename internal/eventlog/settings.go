@@ -98,9 +98,3 @@ func mismatches(got, want jetstream.StreamConfig) []string {
 	check(got.SubjectTransform != nil, "subjects are transformed on their way in; %s --no-transform", edit)
 	return wrong
 }
-
-// isAside reports that a stream's subjects are those that it has while it is begun anew: events
-// are refused then.
-func isAside(subjects []string) bool {
-	return len(subjects) == 2 && slices.Contains(subjects, cutSubject) && slices.Contains(subjects, markSubject)
-}

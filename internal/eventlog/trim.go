@@ -14,7 +14,7 @@ import (
 // ErrCannotTrim is the error of trimming a stream whose settings forbid it, as they did when
 // Watershed could not trim. It takes events and serves readers as any other, until it is full.
 var ErrCannotTrim = errors.New("the stream was created with deny_purge, which NATS does not take back, so it cannot be trimmed:" +
-	" raise its limit (nats stream edit --max-bytes), or begin it anew in another stream (watershed repair)")
+	" raise its limit (nats stream edit --max-bytes), or begin it anew (watershed repair), which sets it right")
 
 // Trim forgets what lies before the newest cut at or before upTo, which it holds against the log
 // first, and returns the number of messages that it removed. The cut stays, so a log that was
@@ -33,6 +33,10 @@ func (l *Log) Trim(ctx context.Context, upTo schemas.Position) (trimmed uint64, 
 func (l *Log) trim(ctx context.Context, upTo schemas.Position) (uint64, error) {
 	if upTo.Seq == 0 {
 		return 0, nil
+	}
+	// The cut that a log was begun anew with must be there until Anew has ended.
+	if pending, err := l.AnewPending(ctx); pending || err != nil {
+		return 0, err
 	}
 	var gone *TrimmedError
 	if err := l.verify(ctx, upTo); errors.As(err, &gone) {

@@ -30,7 +30,8 @@ func (a *app) publishCmd() *cobra.Command {
 		Long: `Publish events of a type from a file or from standard input, one JSON object per line, and
 return when the log has acknowledged them. Each line is checked against the type's schema
 first: lines that do not fit are named and left out, and the exit code is 1. Publishing the
-same events twice counts them once.`,
+same events twice counts them once: so if the log is full or cannot be reached, which is an
+error within a minute, run the same command again later.`,
 		Example: `  watershed publish departure june.ndjson
   echo '{"id":"x1","time":"2001-07-01T08:00:00Z","origin":"SFO","destination":"JFK","delay":3,"distance":2586}' | watershed publish departure`,
 		Args: cobra.RangeArgs(1, 2),
@@ -134,7 +135,7 @@ func (a *app) publish(ctx context.Context, log *eventlog.Log, eventType string, 
 		message.WriteByte('\n')
 		if events++; events == per {
 			if err := send(); err != nil {
-				return nil, err
+				return nil, notPublished(ctx, pub, done, err)
 			}
 		}
 	}
@@ -145,8 +146,49 @@ func (a *app) publish(ctx context.Context, log *eventlog.Log, eventType string, 
 		return nil, fmt.Errorf("read events: %w", err)
 	}
 	if err := send(); err != nil {
-		return nil, err
+		return nil, notPublished(ctx, pub, done, err)
 	}
-	done.Position, err = pub.Flush(ctx)
-	return done, err
+	if done.Position, err = pub.Flush(ctx); err != nil {
+		return nil, notPublished(ctx, nil, done, err)
+	}
+	return done, nil
+}
+
+// notPublished says how much of what was sent the log may lack, why, and what to do. Nothing of
+// it is called published, though some of it may be in the log: doing it again counts it once.
+func notPublished(ctx context.Context, pub *eventlog.Publisher, done *published, err error) error {
+	if pub != nil { // it refused a message because of an earlier one; all that it knows of, Flush tells
+		if _, flushErr := pub.Flush(ctx); flushErr != nil {
+			err = flushErr
+		}
+	}
+	lost, first := failures(err)
+	if first == nil {
+		return err
+	}
+	again := ""
+	switch {
+	case errors.Is(err, eventlog.ErrUnreachable):
+		again = "\nRun the same command again in a minute: what the log has already counts once"
+	case errors.Is(err, eventlog.ErrLogFull):
+		again = "\nThe log takes events again when history and views have caught up and it was trimmed, or when its limit is raised (`watershed status` shows both). Then run the same command again: what the log has already counts once"
+	}
+	return fmt.Errorf("%d of %d messages were not acknowledged: %w%s", lost, done.Messages, first, again)
+}
+
+// failures counts the messages that were given up, and returns why the first was.
+func failures(err error) (n int, first error) {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	for _, e := range all {
+		var failed *eventlog.PublishError
+		if errors.As(e, &failed) {
+			if n++; first == nil {
+				first = failed.Err
+			}
+		}
+	}
+	return n, first
 }

@@ -41,22 +41,19 @@ whatever later batches compute, until --release makes the newest build live agai
 				return err
 			}
 			defer e.close()
-			live, err := e.db.Live(ctx)
-			if err != nil {
-				return err
+			var was schemas.Live
+			choose := func(ctx context.Context, live schemas.Live) (uint64, error) {
+				was = live
+				return a.rollbackTarget(ctx, e, live, want, len(args) == 1, release)
 			}
-			to, err := a.rollbackTarget(ctx, e, live, want, len(args) == 1, release)
-			if err != nil {
-				return err
-			}
-			now, err := batch.Rollback(ctx, e.log, e.db, to, !release)
+			now, err := batch.Rollback(ctx, e.log, e.db, choose, !release)
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return a.printJSON(now)
 			}
-			_, err = fmt.Fprintf(a.stdout, "build %d is live (was %d), pinned: %t\n", now.Build, live.Build, now.Pinned)
+			_, err = fmt.Fprintf(a.stdout, "build %d is live (was %d), pinned: %t\n", now.Build, was.Build, now.Pinned)
 			return err
 		},
 	}

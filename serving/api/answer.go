@@ -190,7 +190,8 @@ func (ans *answer) close() error {
 }
 
 // explain says what a failed query means to the client. A merged view whose plan the live build does not cover
-// throws, and names itself; whether that is the reason, the build tells.
+// throws, and names itself; whether that is the reason, the build tells. So does one over a gap between the build
+// and its speed states.
 func (a *api) explain(ctx context.Context, views []View, err error) *Problem {
 	p := problemOf(ctx, err)
 	if p.ClickHouse != chThrowIf {
@@ -205,6 +206,11 @@ func (a *api) explain(ctx context.Context, views []View, err error) *Problem {
 		return p
 	}
 	for _, v := range views {
+		if strings.HasPrefix(p.Detail, "view "+v.Name()+": its speed states do not reach back") {
+			q := problem(NotCovered, "build %d ends before the speed states of view %s begin; the next batch will close the gap", live.Build, v.Name())
+			q.ClickHouse, q.cause = p.ClickHouse, p.cause
+			return q
+		}
 		if _, covered := build.Plans[v.Plan]; !covered && slices.Contains(strings.FieldsFunc(p.Detail, notInName), v.Name()) {
 			q := problem(NotCovered, "build %d does not cover view %s, whose definition is newer; the next batch will", live.Build, v.Name())
 			q.ClickHouse, q.cause = p.ClickHouse, p.cause

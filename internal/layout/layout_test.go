@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"internal/durable":           {"internal/crash"},
 	"internal/eventlog":          {"internal/crash", "internal/decode", "schemas"},
 	"internal/faultproxy":        {},
+	"internal/faults":            {"internal/crash", "internal/devserver", "internal/eventlog", "internal/faultproxy"},
 	"schemas":                    {},
 	"schemas/agg":                {"schemas", "schemas/column"},
 	"schemas/agg/aggtest":        {"internal/devserver", "schemas"},

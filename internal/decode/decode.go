@@ -141,6 +141,20 @@ func (d *Decoder) Append(payload []byte, seq uint64, at time.Time) []schemas.Rej
 	return rejects
 }
 
+// Line returns the line of one event of a message, by the row that Append gives it; nil if the
+// message has fewer.
+func Line(payload []byte, row int) []byte {
+	for line := range bytes.Lines(payload) {
+		if blank(line) {
+			continue
+		}
+		if row--; row < 0 {
+			return bytes.TrimSuffix(line, []byte("\n"))
+		}
+	}
+	return nil
+}
+
 func (d *Decoder) reject(payload []byte, seq uint64, row int, reason string) schemas.Reject {
 	return schemas.Reject{Seq: seq, Row: row, Type: d.event.Name, Time: d.at, Reason: reason, Payload: payload}
 }

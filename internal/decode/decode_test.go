@@ -265,3 +265,23 @@ func TestPayloadIsNotKept(t *testing.T) {
 		t.Errorf("got %v; want the texts as they were given", got)
 	}
 }
+
+func TestLineIsWhatAppendCounts(t *testing.T) {
+	for _, payload := range []string{"", "\n", "a", "a\n", "\n \n{}\n\r\n  b\r\nc", "a\n\nb"} {
+		d := decode.New(&schemas.Event{Name: "e", ID: "id", Time: "time", Fields: []schemas.Field{
+			{Name: "id", Type: schemas.Type{Kind: schemas.Int64}}, {Name: "time", Type: schemas.Type{Kind: schemas.Timestamp}}}}, decode.Limits{})
+		row := 0
+		for _, r := range d.Append([]byte(payload), 1, time.Now()) { // none of them fits
+			if r.Row < 0 {
+				continue
+			}
+			if got := decode.Line([]byte(payload), r.Row); string(got) != string(r.Payload) || r.Row != row {
+				t.Errorf("%q, row %d: got %q; want %q", payload, r.Row, got, r.Payload)
+			}
+			row++
+		}
+		if got := decode.Line([]byte(payload), row); got != nil {
+			t.Errorf("%q has %d rows; got %q of another", payload, row, got)
+		}
+	}
+}

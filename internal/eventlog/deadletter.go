@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -29,8 +31,14 @@ const (
 	maxToken      = 64
 )
 
-// DeadLetter stores rejects in the dead-letter stream, under dlq.<type>.<seq>.<row>, each once
-// for ever: one that is there already is left as it is. It returns when the stream has all of them;
+// ErrDeadLettersFull is the error of a dead letter that its stream has no room for. Nothing is
+// archived past it until there is.
+var ErrDeadLettersFull = errors.New("there is no room for more dead letters, and nothing is archived until there is:" +
+	" look at them (watershed dlq list), replay them (watershed dlq replay), drop some (watershed dlq drop)," +
+	" or raise the limit (nats stream edit --max-bytes on the stream that ends in _DLQ)")
+
+// DeadLetter stores rejects in the dead-letter stream, under dlq.<type>.<seq>.<row>, each once: one
+// that is there already is left as it is. It returns when the stream has all of them;
 // after an error some may be missing, and the call is repeated as a whole.
 func (l *Log) DeadLetter(ctx context.Context, rejects []schemas.Reject) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -46,9 +54,15 @@ func (l *Log) deadLetter(ctx context.Context, r *schemas.Reject) error {
 	// The message id is remembered for two minutes; that its subject has no message yet, for ever.
 	_, err := l.js.PublishMsg(ctx, l.deadMessage(r), jetstream.WithMsgID(id),
 		jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithExpectStream(l.cfg.Stream+"_DLQ"))
-	if err != nil && !isWrongLast(err) {
+	switch {
+	case isWrongLast(err):
+		return nil
+	case errors.Is(classify(err), ErrLogFull):
+		return fmt.Errorf("dead letter %s: %w (%w)", id, ErrDeadLettersFull, err)
+	case err != nil:
 		return fmt.Errorf("dead letter %s: %w", id, classify(err))
 	}
+	crash.At("eventlog.deadletter-acknowledged")
 	return nil
 }
 

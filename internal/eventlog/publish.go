@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,6 +33,23 @@ func (e *PublishError) Error() string {
 
 // Unwrap returns the reason.
 func (e *PublishError) Unwrap() error { return e.Err }
+
+// RetryAfter says after what time it makes sense to publish the message again, under the same
+// id: the log may have room or be reachable then. 0: never; the message itself was refused.
+func (e *PublishError) RetryAfter() time.Duration {
+	switch {
+	case errors.Is(e.Err, ErrLogFull):
+		return fullRetry
+	case errors.Is(e.Err, ErrUnreachable):
+		return unreachableRetry
+	}
+	return 0
+}
+
+const (
+	fullRetry        = time.Minute // the log is trimmed once a minute
+	unreachableRetry = 2 * time.Second
+)
 
 // Publish publishes one message of events of a type, one JSON object per line, and returns its
 // sequence when the log has it. Within two minutes a message with the same id is taken only

@@ -40,6 +40,7 @@ func deadConfig(cfg Config) jetstream.StreamConfig {
 	c.Name = cfg.Stream + "_DLQ"
 	c.Description = "Watershed: what does not fit its schema"
 	c.Subjects = []string{deadSubject + ">"}
+	c.DenyDelete = false // they are replayed and dropped
 	c.MaxBytes = max(cfg.MaxBytes/deadShare, 1<<20)
 	return c
 }
@@ -88,7 +89,7 @@ func mismatches(got, want jetstream.StreamConfig) []string {
 	check(got.MaxAge != 0, "max_age is %s, must be unlimited; %s --max-age=0", got.MaxAge, edit)
 	check(got.MaxMsgs > 0, "max_msgs is %d, must be unlimited; %s --max-msgs=-1", got.MaxMsgs, edit)
 	check(got.MaxMsgsPerSubject > 0, "max_msgs_per_subject is %d, must be unlimited; %s --max-msgs-per-subject=-1", got.MaxMsgsPerSubject, edit)
-	check(!got.DenyDelete, "deny_delete is off, must be on; %s --deny-delete", edit)
+	check(want.DenyDelete && !got.DenyDelete, "deny_delete is off, must be on; %s --deny-delete", edit)
 	check(got.AllowRollup, "allow_rollup_hdrs is on, must be off; %s --no-allow-rollup", edit)
 	check(got.AllowMsgTTL, "allow_msg_ttl is on, must be off, because messages would expire; %s", recreate)
 	check(!got.AllowDirect, "allow_direct is off, must be on; %s --allow-direct", edit)

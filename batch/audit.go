@@ -84,7 +84,7 @@ func (r *run) keepOld(w *work, res result, before schemas.Slice) {
 }
 
 // audit compares, for each plan that the live build covers, what the views showed until now
-// with the new build. It changes nothing: drift is for the report.
+// with the new build. It changes nothing: drift is for the report, and for the gate.
 func (r *run) audit(ctx context.Context, w *work) error {
 	passed, err := r.speedPassed(ctx, w)
 	if err != nil {
@@ -105,9 +105,27 @@ func (r *run) audit(ctx context.Context, w *work) error {
 				return fmt.Errorf("view %s: %w", p.Name(), err)
 			}
 		}
+		a.Gated = r.cfg.Gate.Shut(a)
+		r.report.Gated = r.report.Gated || a.Gated
 		r.report.Audit = append(r.report.Audit, a)
 	}
 	return r.store.SaveAudits(ctx, r.term, r.report.Audit)
+}
+
+// imported counts, for the audits, the events that the live build's snapshots lacked and that were
+// imported.
+func (w *work) imported(plans []*view.Plan, snaps snapshots) {
+	for _, p := range plans {
+		spec := w.specs[p.Hash]
+		if spec == nil {
+			continue
+		}
+		for _, d := range snaps[p.Event.Name].dates {
+			for _, f := range d.fresh {
+				spec.Imported += uint64(f.Rows)
+			}
+		}
+	}
 }
 
 // speedPassed waits until the speed layer has passed the cut: only then are its epochs before

@@ -85,8 +85,18 @@ type Config struct {
 	Replace     bool          // with Rebuild: make what was computed live even so
 	Wait        time.Duration // for the archiver, and for the speed layer's part of the audit, to pass the cut: 1 minute
 	Workers     int           // dates computed at a time: one per core
-	Progress    func(Progress)
-	Logger      *slog.Logger
+	Gate        Gate          // drift that keeps the live build live: none does
+
+	// DuplicateMemory is how many bytes the tables that find duplicates may take, all workers together:
+	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes
+	// 16 KiB at least, and besides a bit for each row of a file that has duplicates.
+	DuplicateMemory int64
+	// Memory is how many bytes of states may wait to be inserted, of all plans together: 256 MiB.
+	// Besides, every worker has the groups of the date that it computes.
+	Memory int64
+
+	Progress func(Progress)
+	Logger   *slog.Logger
 }
 
 // Progress says how far the step under way is.
@@ -105,12 +115,20 @@ func (c *Config) defaults() error {
 		return errors.New("batch: no txn app id")
 	case c.Replace && !c.Rebuild:
 		return errors.New("batch: replace goes with rebuild")
+	case c.DuplicateMemory < 0 || c.Memory < 0:
+		return errors.New("batch: negative memory")
 	}
 	if c.Wait == 0 {
 		c.Wait = time.Minute
 	}
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.DuplicateMemory == 0 {
+		c.DuplicateMemory = defaultDuplicateMemory
+	}
+	if c.Memory == 0 {
+		c.Memory = defaultMemory
 	}
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}

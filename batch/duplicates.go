@@ -2,6 +2,9 @@ package batch
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"sort"
 
 	"github.com/apache/arrow/go/v15/arrow"
 
@@ -11,112 +14,216 @@ import (
 	"watershed/schemas/identity"
 )
 
-// drops says which rows of a date's files are duplicates.
+const (
+	defaultDuplicateMemory = 256 << 20
+	leastDuplicateMemory   = 16 << 10 // of one worker
+)
+
+// drops says which rows of a date's files are duplicates: rows whose identity another row of
+// the date has that stands before them.
 type drops struct {
-	rows      [][]int32 // per file: ascending row numbers in the file
-	n         int
-	conflicts []Conflict
-	differing int // duplicates whose payload is not the winner's
+	rows rowset // all of them
+
+	// What the live build may have shown besides the rows that count, for the audit. The others
+	// were dropped by the live build as well.
+	late  rowset // came through the log since the live build's cut
+	again rowset // are in an import that the live build did not have, or were displaced by one
+
+	n         int        // rows
+	differing int        // those whose payload is not that of the row that counts
+	shown     int        // those of them that are late or again
+	conflicts []Conflict // the first of the differing ones
 }
 
-// findDuplicates finds the rows whose identity another row of the date has that stands before
-// them. Files whose rows are known to be distinct, and alone on their date, are not read.
-func findDuplicates(ctx context.Context, t *history.Table, files []history.File) (*drops, error) {
-	d := &drops{rows: make([][]int32, len(files))}
-	if len(files) == 0 || len(files) == 1 && files[0].Unique {
-		return d, nil
-	}
-	ev := t.Event()
-	var seen identity.Table
-	prints := make([][]identity.Fingerprint, len(files))
-	places := make([][]identity.Place, len(files))
-	for i, f := range files {
-		reader := column.NewReader()
-		err := t.Scan(ctx, f, []string{ev.ID, ev.Time, schemas.SeqColumn, schemas.RowColumn}, func(rec arrow.Record) error {
-			b := reader.Block(rec)
-			from := len(prints[i])
-			var err error
-			if prints[i], err = identity.Of(prints[i], ev, b); err != nil {
-				return err
-			}
-			if places[i], err = identity.Places(places[i], b, uint32(i)); err != nil {
-				return err
-			}
-			for j := from; j < len(prints[i]); j++ {
-				seen.See(prints[i][j], places[i][j])
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	losers := make(map[identity.Fingerprint]bool)
-	for i := range files {
-		for j, print := range prints[i] {
-			if first, _ := seen.First(print); first != places[i][j] {
-				d.rows[i] = append(d.rows[i], int32(j))
-				losers[print] = true
-				d.n++
-			}
-		}
-	}
-	if d.n == 0 {
-		return d, nil
-	}
-	return d, d.findConflicts(ctx, t, files, prints, losers)
+// A finder finds the duplicates of one date after the other within a bounded memory.
+//
+// It keeps the first place of each identity in a table. If the identities of a date do not fit
+// into the memory, it reads the date several times, each time for those whose fingerprints lie in
+// one part of all fingerprints: the result is the same. Beyond the table it holds a bit for each
+// row of a file that has a duplicate, and what a block of the scan needs.
+type finder struct {
+	memory int64 // bytes
+	firsts identity.Map[identity.Place]
+	twins  identity.Map[twin]
+	prints []identity.Fingerprint // of the block at hand
+	places []identity.Place
+	passes int // over a date's files, of the last date
 }
 
-// findConflicts reads the date again, whole, to see which duplicates differ from their winner
-// in more than where they stand. Duplicates are rare; this is not the common way.
-func (d *drops) findConflicts(ctx context.Context, t *history.Table, files []history.File, prints [][]identity.Fingerprint, losers map[identity.Fingerprint]bool) error {
-	ev := t.Event()
-	columns := make([]string, len(ev.Fields))
-	for i, f := range ev.Fields {
-		columns[i] = f.Name
+// newFinder returns a finder that keeps its tables within so many bytes, or a little minimum.
+func newFinder(memory int64) *finder { return &finder{memory: max(memory, leastDuplicateMemory)} }
+
+// A search is the look for the duplicates of one date.
+type search struct {
+	*finder
+	table *history.Table
+	event *schemas.Event
+	date  date
+	files []history.File // the date's
+
+	order []int    // files in the order in which they are read: winners tend to come first
+	base  []uint32 // per file: rows of the files that are read before it
+	fresh []bool   // per file: an import that the live build did not have
+	after int64    // sequence of the live build's cut
+	drops *drops
+}
+
+// find finds the duplicates of a date. Files whose rows are known to be distinct, and alone on
+// their date, are not read.
+func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, error) {
+	out := &drops{rows: make(rowset, len(d.files)), late: make(rowset, len(d.files)), again: make(rowset, len(d.files))}
+	f.passes = 0
+	if len(d.files) == 0 || len(d.files) == 1 && d.files[0].Unique {
+		return out, nil
 	}
-	winners := make(map[identity.Fingerprint]uint64, len(losers)) // payload hashes
-	type loser struct {
-		print identity.Fingerprint
-		hash  uint64
-		id    string
+	s := &search{finder: f, table: snap.table, event: snap.table.Event(), date: d, files: d.files, after: int64(snap.baseAt), drops: out}
+	rows, err := s.arrange()
+	if err != nil {
+		return nil, err
 	}
-	var rest []loser
-	for i, f := range files {
-		reader, at, drop := column.NewReader(), 0, d.rows[i]
-		err := t.Scan(ctx, f, columns, func(rec arrow.Record) error {
-			b := reader.Block(rec)
-			for j := range b.Len() {
-				print := prints[i][at+j]
-				if !losers[print] {
-					continue
-				}
-				hash, id, err := identity.Payload(ev, b, j)
-				if err != nil {
-					return err
-				}
-				if len(drop) > 0 && drop[0] == int32(at+j) {
-					drop = drop[1:]
-					rest = append(rest, loser{print, hash, id})
-				} else {
-					winners[print] = hash
-				}
-			}
-			at += b.Len()
-			return nil
-		})
+	if err := f.divide(rows, identity.Room[identity.Place](f.memory/4*3), func(p part, room int) (bool, error) {
+		return s.losers(ctx, p, room)
+	}); err != nil {
+		return nil, err
+	}
+	if out.n = out.rows.n(); out.n == 0 {
+		return out, nil
+	}
+	err = f.divide(int64(out.n), identity.Room[twin](f.memory/4), func(p part, room int) (bool, error) {
+		return s.judge(ctx, p, room)
+	})
+	out.conflicts = firstConflicts(out.conflicts)
+	return out, err
+}
+
+// arrange numbers the rows of the date: files by their first sequence, and else in the date's order,
+// which depends on their content alone.
+func (s *search) arrange() (rows int64, err error) {
+	s.base, s.fresh = make([]uint32, len(s.files)), make([]bool, len(s.files))
+	fresh := make(map[string]bool, len(s.date.fresh))
+	for _, file := range s.date.fresh {
+		fresh[file.Path] = true
+	}
+	for i, file := range s.files {
+		s.order = append(s.order, i)
+		s.fresh[i] = fresh[file.Path]
+	}
+	sort.SliceStable(s.order, func(i, j int) bool { return s.files[s.order[i]].MinSeq < s.files[s.order[j]].MinSeq })
+	for _, i := range s.order {
+		s.base[i] = uint32(rows)
+		if rows += s.files[i].Rows; rows > math.MaxUint32 {
+			return 0, fmt.Errorf("more than %d rows on one date", uint32(math.MaxUint32))
+		}
+	}
+	return rows, nil
+}
+
+// A part is the fingerprints whose high half lies in from..to.
+type part struct{ from, to uint64 }
+
+func (p part) has(print identity.Fingerprint) bool { return p.from <= print.Hi && print.Hi <= p.to }
+
+// divide calls do for parts of all fingerprints such that each has about as many of n as there is
+// room for. Where do says that a part did not fit, it is called for both halves instead; what it did
+// for the whole must do no harm.
+func (f *finder) divide(n int64, room int, do func(p part, room int) (fits bool, err error)) error {
+	if n < int64(room) {
+		room = int(n) + 1
+	}
+	parts := uint64(1)
+	if n > int64(room) {
+		parts = uint64(float64(n)/(0.95*float64(room))) + 1
+	}
+	width := math.MaxUint64 / parts
+	var todo []part
+	for k := range parts {
+		todo = append(todo, part{k * width, (k+1)*width - 1})
+	}
+	todo[parts-1].to = math.MaxUint64
+	for len(todo) > 0 {
+		p := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		f.passes++
+		fits, err := do(p, room)
 		if err != nil {
 			return err
 		}
-	}
-	for _, l := range rest {
-		if winners[l.print] == l.hash {
+		if fits {
 			continue
 		}
-		d.differing++
-		if len(d.conflicts) < maxConflicts {
-			d.conflicts = append(d.conflicts, Conflict{Type: ev.Name, ID: l.id, Date: dateText(files[0].Date)})
+		if p.from == p.to {
+			return fmt.Errorf("%d identities with one half of their fingerprints equal", room)
 		}
+		middle := p.from + (p.to-p.from)/2
+		todo = append(todo, part{p.from, middle}, part{middle + 1, p.to})
 	}
 	return nil
+}
+
+// losers marks the duplicates among a part of the date's identities. Whichever two rows of one
+// identity meet, the one that stands behind is a duplicate for certain: so a part that turns out not
+// to fit has marked nothing wrong.
+func (s *search) losers(ctx context.Context, p part, room int) (fits bool, err error) {
+	s.firsts.Reset(room)
+	columns := []string{s.event.ID, s.event.Time, schemas.SeqColumn, schemas.RowColumn}
+	for _, i := range s.order {
+		err := s.scan(ctx, i, columns, func(b *column.Block, from int64) (err error) {
+			if s.places, err = identity.Places(s.places[:0], b, 0); err != nil {
+				return err
+			}
+			for j, print := range s.prints {
+				if !p.has(print) {
+					continue
+				}
+				here := s.places[j]
+				here.Source = s.base[i] + uint32(from) + uint32(j)
+				first, fresh := s.firsts.Put(print)
+				switch {
+				case first == nil:
+					return errFull
+				case fresh:
+					*first = here
+				case here.Before(*first):
+					s.drop(first.Source)
+					*first = here
+				default:
+					s.drop(here.Source)
+				}
+			}
+			return nil
+		})
+		if err == errFull {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// drop marks the row of that number as a duplicate.
+func (s *search) drop(number uint32) {
+	i := s.fileOf(number)
+	s.drops.rows.add(i, int64(number-s.base[i]), s.files[i].Rows)
+}
+
+// fileOf returns the file that has the row of that number.
+func (s *search) fileOf(number uint32) int {
+	at := sort.Search(len(s.order), func(k int) bool { return s.base[s.order[k]] > number }) - 1
+	return s.order[at] // the last that begins there: files before it that do too are empty
+}
+
+// scan reads columns of a file, block by block, and sets s.prints to the block's fingerprints.
+func (s *search) scan(ctx context.Context, file int, columns []string, fn func(b *column.Block, from int64) error) error {
+	reader, at := column.NewReader(), int64(0)
+	return s.table.Scan(ctx, s.files[file], columns, func(rec arrow.Record) (err error) {
+		b := reader.Block(rec)
+		if s.prints, err = identity.Of(s.prints[:0], s.event, b); err != nil {
+			return err
+		}
+		err = fn(b, at)
+		at += int64(b.Len())
+		return err
+	})
 }

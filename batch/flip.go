@@ -29,6 +29,11 @@ func (r *run) flip(ctx context.Context, w *work) error {
 			"live", r.live.Build, "build", w.build.Number, "release", "watershed rollback --release")
 		return nil
 	}
+	if r.report.Gated { // the build is kept like one behind a pin, and the next run compares again
+		r.cfg.Logger.Warn("batch: the audit found more drift than the gate lets through; the new build is kept and not made live",
+			"live", r.live.Build, "build", w.build.Number, "gate", r.cfg.Gate.String(), "let through", "watershed batch --gate off")
+		return nil
+	}
 	if err := r.store.PublishViews(ctx, r.plans); err != nil {
 		return fmt.Errorf("publish views: %w", err)
 	}

@@ -16,12 +16,14 @@ import (
 
 // A folder is one worker: it computes dates, one after another.
 type folder struct {
-	c     *computation
-	folds map[string]*view.Fold // by plan hash: they keep their memory from date to date
+	c      *computation
+	finder *finder
+	folds  map[string]*view.Fold // by plan hash: they keep their memory from date to date
 }
 
 func newFolder(c *computation) *folder {
-	return &folder{c: c, folds: make(map[string]*view.Fold)}
+	cfg := &c.r.cfg
+	return &folder{c: c, finder: newFinder(cfg.DuplicateMemory / int64(cfg.Workers)), folds: make(map[string]*view.Fold)}
 }
 
 func (f *folder) fold(p *view.Plan) *view.Fold {
@@ -33,7 +35,7 @@ func (f *folder) fold(p *view.Plan) *view.Fold {
 
 // do computes a date for all of a job's targets.
 func (f *folder) do(ctx context.Context, j *job) error {
-	d, err := findDuplicates(ctx, j.snap.table, j.date.files)
+	d, err := f.finder.find(ctx, j.snap, j.date)
 	if err != nil {
 		return err
 	}
@@ -45,8 +47,7 @@ func (f *folder) do(ctx context.Context, j *job) error {
 		}
 	}
 	if len(computed) > 0 {
-		keep := func(file int, _ []int64, from, n int) []int32 { return without(d.rows[file], from, n) }
-		events, err := f.pass(ctx, j, computed, j.date.files, nil, keep)
+		events, err := f.pass(ctx, j, computed, j.date.files, d.rows.without)
 		if err != nil {
 			return err
 		}
@@ -63,68 +64,65 @@ func (f *folder) do(ctx context.Context, j *job) error {
 // forAudit computes what an audit needs besides the slices: imports that the old side lacks,
 // and the duplicates that it may have counted.
 func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
-	var imports, removed []*target
+	var imports, audited []*target
 	for _, t := range j.targets {
 		if !t.audited {
 			continue
 		}
+		audited = append(audited, t)
 		if len(j.date.fresh) > 0 && (d.n > 0 || !j.plain(t)) {
 			imports = append(imports, t)
 		}
-		if d.n > 0 {
-			removed = append(removed, t)
-		}
 	}
-	if len(imports) > 0 {
-		all := func(int, []int64, int, int) []int32 { return nil }
-		if _, err := f.pass(ctx, j, imports, j.date.fresh, nil, all); err != nil {
-			return err
-		}
-		if err := f.extra(ctx, imports, func(s *schemas.AuditSpec) *[]uint64 { return &s.Imports }); err != nil {
-			return err
-		}
+	all := func(int, int, int) []int32 { return nil }
+	if err := f.extra(ctx, j, imports, j.date.fresh, all, func(s *schemas.AuditSpec, slice, _ uint64) {
+		s.Imports = append(s.Imports, slice)
+	}); err != nil {
+		return err
 	}
-	if len(removed) > 0 {
-		dropped := func(file int, seqs []int64, from, n int) []int32 {
-			return f.counted(j, seqs, within(d.rows[file], from, n))
-		}
-		if _, err := f.pass(ctx, j, removed, j.date.files, []string{schemas.SeqColumn}, dropped); err != nil {
-			return err
-		}
-		return f.extra(ctx, removed, func(s *schemas.AuditSpec) *[]uint64 { return &s.Removed })
+	if d.n == 0 || len(audited) == 0 {
+		return nil
 	}
-	return nil
+	f.c.insert.conflicts(audited, uint64(d.shown))
+	late, choose := d.late.files(j.date.files)
+	if err := f.extra(ctx, j, audited, late, choose, func(s *schemas.AuditSpec, slice, events uint64) {
+		s.Late, s.LateEvents = append(s.Late, slice), s.LateEvents+events
+	}); err != nil {
+		return err
+	}
+	again, choose := d.again.files(j.date.files)
+	return f.extra(ctx, j, audited, again, choose, func(s *schemas.AuditSpec, slice, events uint64) {
+		s.Again, s.AgainEvents = append(s.Again, slice), s.AgainEvents+events
+	})
 }
 
-// counted keeps the dropped rows that the audit's old side may have counted: those that came
-// through the log since the live build's cut, and all of a date to which an import was added
-// since, which counts itself and may have displaced what was counted before. (Older imports
-// that are dropped were dropped by the live build too.)
-func (f *folder) counted(j *job, seqs []int64, rows []int32) []int32 {
-	out := rows[:0]
-	for _, row := range rows {
-		if uint64(seqs[row]) > j.snap.baseAt || len(j.date.fresh) > 0 {
-			out = append(out, row)
-		}
+// extra folds chosen rows of files for targets, and inserts the states as slices that no build
+// names.
+func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser,
+	book func(s *schemas.AuditSpec, slice, events uint64)) error {
+	if len(targets) == 0 || len(files) == 0 {
+		return nil
 	}
-	return out
-}
-
-// extra inserts what the folds of targets hold as slices that no build names.
-func (f *folder) extra(ctx context.Context, targets []*target, to func(*schemas.AuditSpec) *[]uint64) error {
-	for _, t := range targets {
-		if err := f.c.insert.extra(ctx, t, f.fold(t.plan).Flush(), to); err != nil {
+	events, err := f.pass(ctx, j, targets, files, choose)
+	if err != nil {
+		return err
+	}
+	for i, t := range targets {
+		if err := f.c.insert.extra(ctx, t, f.fold(t.plan).Flush(), func(s *schemas.AuditSpec, slice uint64) { book(s, slice, uint64(events[i])) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pass reads files once and folds, for each target, the rows that choose returns (nil: all)
-// for a block of n rows beginning at row `from` of a file. It returns the events folded per target.
-func (f *folder) pass(ctx context.Context, j *job, targets []*target, files []history.File, more []string,
-	choose func(file int, seqs []int64, from, n int) []int32) ([]int64, error) {
-	columns := inputs(targets, more)
+// A chooser returns which of the n rows of a file that begin at row `from` are folded, ascending
+// and counted from there; nil for all.
+type chooser func(file, from, n int) []int32
+
+// pass reads files once and folds, for each target, the rows that choose returns. It returns the
+// events folded per target.
+func (f *folder) pass(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser) ([]int64, error) {
+	columns := inputs(targets)
 	before := make([]int64, len(targets))
 	for i, t := range targets {
 		before[i] = f.fold(t.plan).Rows()
@@ -133,15 +131,7 @@ func (f *folder) pass(ctx context.Context, j *job, targets []*target, files []hi
 		reader, at := column.NewReader(), 0
 		err := j.snap.table.Scan(ctx, file, columns, func(rec arrow.Record) error {
 			b := reader.Block(rec)
-			var seqs []int64
-			if len(more) > 0 {
-				v, err := b.Field(schemas.SeqColumn)
-				if err != nil {
-					return err
-				}
-				seqs = v.Ints
-			}
-			rows := choose(i, seqs, at, b.Len())
+			rows := choose(i, at, b.Len())
 			at += b.Len()
 			if rows != nil && len(rows) == 0 {
 				return nil
@@ -166,11 +156,8 @@ func (f *folder) pass(ctx context.Context, j *job, targets []*target, files []hi
 
 // inputs is the union of the fields that targets read; never empty, since a scan of no column
 // has no rows.
-func inputs(targets []*target, more []string) []string {
+func inputs(targets []*target) []string {
 	have := make(map[string]bool)
-	for _, name := range more {
-		have[name] = true
-	}
 	for _, t := range targets {
 		for _, name := range t.plan.Inputs() {
 			have[name] = true
@@ -185,35 +172,6 @@ func inputs(targets []*target, more []string) []string {
 	}
 	sort.Strings(names)
 	return names
-}
-
-// within returns those of the ascending rows that lie in [from, from+n), counted from `from`.
-func within(rows []int32, from, n int) []int32 {
-	lo := sort.Search(len(rows), func(i int) bool { return int(rows[i]) >= from })
-	hi := sort.Search(len(rows), func(i int) bool { return int(rows[i]) >= from+n })
-	out := make([]int32, 0, hi-lo)
-	for _, row := range rows[lo:hi] {
-		out = append(out, row-int32(from))
-	}
-	return out
-}
-
-// without returns the rows 0..n-1 that are not among the dropped ones of [from, from+n); nil
-// if none is dropped.
-func without(dropped []int32, from, n int) []int32 {
-	drop := within(dropped, from, n)
-	if len(drop) == 0 {
-		return nil
-	}
-	kept := make([]int32, 0, n-len(drop))
-	for row := int32(0); row < int32(n); row++ {
-		if len(drop) > 0 && drop[0] == row {
-			drop = drop[1:]
-			continue
-		}
-		kept = append(kept, row)
-	}
-	return kept
 }
 
 // dateText is a day number as YYYY-MM-DD.

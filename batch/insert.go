@@ -3,6 +3,8 @@ package batch
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -15,6 +17,7 @@ const (
 	insertsAtOnce = 2
 	insertRows    = 256 << 10 // groups that make an insert
 	insertSlices  = 96        // slices that make an insert
+	defaultMemory = 256 << 20 // bytes of states that wait to be inserted
 )
 
 // An inserter gathers slices into inserts of useful size, counts what arrived, and registers
@@ -27,6 +30,7 @@ type inserter struct {
 	c       *computation
 	parcels map[parcelOf]*parcel // being filled
 	last    uint64               // number of the last parcel begun
+	bytes   int64                // of all parcels that are not inserted yet
 	dates   int
 }
 
@@ -40,6 +44,7 @@ type parcel struct {
 	parts  []schemas.SliceStates
 	slices []schemas.Slice // to register; the audit's parcels have none
 	rows   int64
+	bytes  int64 // of the states
 }
 
 // parcelOf identifies a parcel that is being filled.
@@ -60,11 +65,7 @@ func (in *inserter) date(j *job, d *drops) {
 	in.r.report.Dates++
 	in.r.report.Duplicates += uint64(d.n)
 	in.r.report.Conflicts.Count += uint64(d.differing)
-	for _, c := range d.conflicts {
-		if len(in.r.report.Conflicts.First) < maxConflicts {
-			in.r.report.Conflicts.First = append(in.r.report.Conflicts.First, c)
-		}
-	}
+	in.r.report.Conflicts.First = firstConflicts(append(in.r.report.Conflicts.First, d.conflicts...))
 	for _, f := range j.date.files {
 		in.r.report.Events += uint64(f.Rows)
 	}
@@ -86,21 +87,29 @@ func (in *inserter) slice(ctx context.Context, j *job, t *target, s schemas.Slic
 	x.slices = append(x.slices, s)
 	full := in.add(x, false, states)
 	in.mu.Unlock()
-	return in.send(ctx, full)
+	return in.send(ctx, full...)
+}
+
+// conflicts books conflicts among what the live build may have shown.
+func (in *inserter) conflicts(targets []*target, n uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, t := range targets {
+		in.c.w.specs[t.plan.Hash].Conflicts += n
+	}
 }
 
 // extra books states that only the audit reads.
-func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, to func(*schemas.AuditSpec) *[]uint64) error {
+func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, book func(s *schemas.AuditSpec, slice uint64)) error {
 	if rowsOf(states) == 0 {
 		return nil
 	}
 	in.mu.Lock()
 	x := in.parcel(t.plan, true)
-	list := to(in.c.w.specs[t.plan.Hash])
-	*list = append(*list, x.first+x.n)
+	book(in.c.w.specs[t.plan.Hash], x.first+x.n)
 	full := in.add(x, true, states)
 	in.mu.Unlock()
-	return in.send(ctx, full)
+	return in.send(ctx, full...)
 }
 
 // parcel returns the plan's parcel that is being filled. A run has less than 2^20 parcels of
@@ -114,42 +123,54 @@ func (in *inserter) parcel(p *view.Plan, audit bool) *parcel {
 	return in.parcels[of]
 }
 
-// add puts the states of the next slice into a parcel. It returns the parcel when it is full.
-func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full *parcel) {
+// add puts the states of the next slice into a parcel. It returns the parcels to send: that one
+// when it is full, and the biggest ones while all together are more than the memory for them.
+func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full []*parcel) {
 	if n := rowsOf(states); n > 0 {
+		size := bytesOf(states)
 		x.parts = append(x.parts, schemas.SliceStates{Slice: x.first + x.n, States: states})
-		x.rows += n
+		x.rows, x.bytes, in.bytes = x.rows+n, x.bytes+size, in.bytes+size
 	}
-	if x.n++; x.rows < insertRows && x.n < insertSlices {
-		return nil
+	if x.n++; x.rows >= insertRows || x.n >= insertSlices {
+		delete(in.parcels, parcelOf{x.plan.Hash, audit})
+		full = append(full, x)
 	}
-	delete(in.parcels, parcelOf{x.plan.Hash, audit})
-	return x
+	// What is under way counts too, but cannot be hurried; whoever sends waits for it.
+	for left := in.bytes; left > in.r.cfg.Memory; {
+		var of parcelOf
+		for k, y := range in.parcels {
+			if in.parcels[of] == nil || y.bytes > in.parcels[of].bytes {
+				of = k
+			}
+		}
+		big := in.parcels[of]
+		if big == nil || big.bytes == 0 {
+			break
+		}
+		delete(in.parcels, of)
+		full, left = append(full, big), left-big.bytes
+	}
+	return full
 }
 
-func (in *inserter) send(ctx context.Context, x *parcel) error {
-	if x == nil {
-		return nil
+func (in *inserter) send(ctx context.Context, parcels ...*parcel) error {
+	for _, x := range parcels {
+		select {
+		case in.queue <- x:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case in.queue <- x:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return nil
 }
 
 // rest sends what is left.
 func (in *inserter) rest(ctx context.Context) error {
-	in.mu.Lock() // the folders have ended
-	defer in.mu.Unlock()
-	for of, x := range in.parcels {
-		delete(in.parcels, of)
-		if err := in.send(ctx, x); err != nil {
-			return err
-		}
-	}
-	return nil
+	in.mu.Lock()
+	left := slices.Collect(maps.Values(in.parcels))
+	clear(in.parcels)
+	in.mu.Unlock()
+	return in.send(ctx, left...)
 }
 
 func (in *inserter) close() { close(in.queue) }
@@ -196,6 +217,9 @@ func (in *inserter) deliver(ctx context.Context, x *parcel) error {
 		}
 		part.States.Release()
 	}
+	in.mu.Lock()
+	in.bytes -= x.bytes
+	in.mu.Unlock()
 	if len(x.slices) == 0 || in.r.cfg.Rebuild {
 		return nil // a rebuild registers when it has compared
 	}
@@ -208,6 +232,18 @@ func sides(s *schemas.AuditSpec, base, now *schemas.Slice) {
 		s.Old = append(s.Old, base.ID)
 	}
 	s.New = append(s.New, now.ID)
+}
+
+// bytesOf is the memory of a record of states, none of whose columns is nested.
+func bytesOf(rec arrow.Record) (n int64) {
+	for _, c := range rec.Columns() {
+		for _, b := range c.Data().Buffers() {
+			if b != nil {
+				n += int64(b.Len())
+			}
+		}
+	}
+	return n
 }
 
 func rowsOf(rec arrow.Record) int64 {

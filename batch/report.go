@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"cmp"
 	"time"
 
 	"watershed/schemas"
@@ -19,9 +20,12 @@ type Report struct {
 	Baseline uint64    `json:"baseline"` // the build that was live
 	Flipped  bool      `json:"flipped"`
 	Pinned   bool      `json:"pinned"` // not flipped, since a rollback pinned the live build
+	Gated    bool      `json:"gated"`  // not flipped, since an audit found more drift than the gate lets through
 	Dates    int       `json:"dates"`  // that were read
 	Events   uint64    `json:"events"` // rows of the files read, duplicates included
 	Groups   uint64    `json:"groups"` // state rows written
+
+	HeldOver []HeldOver `json:"held_over,omitempty"` // types that the build has only up to an older cut
 
 	Slices struct {
 		Computed int `json:"computed"`
@@ -30,8 +34,8 @@ type Report struct {
 
 	Duplicates uint64 `json:"duplicates"` // removed from the dates read
 	Conflicts  struct {
-		Count uint64     `json:"count"` // duplicates whose payload differs from the winner's
-		First []Conflict `json:"first,omitempty"`
+		Count uint64     `json:"count"`           // duplicates whose payload differs from the winner's
+		First []Conflict `json:"first,omitempty"` // by date, type and place
 	} `json:"conflicts"`
 
 	Audit   []schemas.Audit `json:"audit"`
@@ -50,12 +54,35 @@ type Report struct {
 	} `json:"seconds"`
 }
 
-// A Conflict is an event that came again with the same identity and another payload. The
-// first one counts.
+// A HeldOver is an event type whose archive did not reach the build's cut in time. Its views show
+// what they showed before: the slices up to an older cut, and all that the speed layer adds to them.
+type HeldOver struct {
+	Type      string   `json:"type"`
+	Cut       uint64   `json:"cut"`                 // up to which the build has it; 0: it has nothing, or what the log began with
+	Views     []string `json:"views,omitempty"`     // that stay at that cut
+	Uncovered []string `json:"uncovered,omitempty"` // that answer with an error: no build has ever had them
+	Reason    string   `json:"reason"`
+}
+
+// A Conflict is an event that came again with the same identity and another payload. The one
+// that stands first counts.
 type Conflict struct {
-	Type string `json:"type"`
-	ID   string `json:"id"`
-	Date string `json:"date"`
+	Type    string `json:"type"`
+	ID      string `json:"id"`
+	Date    string `json:"date"`
+	Kept    Origin `json:"kept"`
+	Dropped Origin `json:"dropped"`
+}
+
+// An Origin is where an event stands.
+type Origin struct {
+	Seq  uint64 `json:"seq"`  // of its message in the log; 0: it was imported
+	Row  int32  `json:"row"`  // in the message, or in the imported file
+	File string `json:"file"` // of history, below the directory of its type
+}
+
+func (o Origin) compare(p Origin) int {
+	return cmp.Or(cmp.Compare(o.Seq, p.Seq), cmp.Compare(o.Row, p.Row), cmp.Compare(o.File, p.File))
 }
 
 // Drifted is the number of groups whose audit found a difference without an explanation.

@@ -67,6 +67,7 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 			return nil, fmt.Errorf("slices of view %s: %w", p.Name(), err)
 		}
 	}
+	w.imported(r.plans, snaps)
 	jobs := r.plan(snaps, w, old)
 	c := newComputation(r, w, len(jobs))
 	if err := c.run(ctx, jobs); err != nil {

@@ -18,29 +18,50 @@ type AuditSpec struct {
 	Old      []uint64
 	New      []uint64
 	Imports  []uint64 // what was imported between the two builds' snapshots, duplicates included
-	Removed  []uint64 // what the batch dropped as duplicates and the other side may have counted
+
+	// What the batch dropped as duplicates and the other side may have counted: events that came
+	// through the log since the older build's cut; and events that one of the imports has or displaced.
+	Late, Again             []uint64
+	LateEvents, AgainEvents uint64 // how many there are, after the filter
+
+	Imported  uint64 // events imported between the two builds' snapshots, before the filter
+	Conflicts uint64 // dropped ones whose payload is not that of the event that counts
 }
 
-// An Audit is what the comparison of one plan found.
+// An Audit is what the comparison of one plan found. A group is equal if every measure is,
+// explained if every difference is one that the duplicates removed from the group can make, and
+// else it has drifted.
 type Audit struct {
-	View      string       `json:"view"`
-	Plan      string       `json:"plan"`
-	Build     uint64       `json:"build"`
-	Baseline  uint64       `json:"baseline"`
-	Groups    uint64       `json:"groups"`    // compared
-	Equal     uint64       `json:"equal"`     // every measure equal
-	Explained uint64       `json:"explained"` // differing by no more than the duplicates removed
-	Drifted   uint64       `json:"drifted"`
-	Largest   float64      `json:"largest"`           // drift of one measure in one group
-	Worst     []AuditGroup `json:"worst,omitempty"`   // up to ten drifted groups, largest first
-	Skipped   string       `json:"skipped,omitempty"` // why nothing was compared
+	View      string `json:"view"`
+	Plan      string `json:"plan"`
+	Build     uint64 `json:"build"`
+	Baseline  uint64 `json:"baseline"`
+	Groups    uint64 `json:"groups"` // compared
+	Equal     uint64 `json:"equal"`
+	Explained uint64 `json:"explained"`
+	Drifted   uint64 `json:"drifted"`
+
+	// What explains. LateDuplicates are events that the speed layer had counted twice, since the
+	// first lay behind its horizon; ImportDuplicates came again with an import. Both are as the
+	// view's count() had counted them, or at most so many if it has none.
+	LateDuplicates   uint64 `json:"late_duplicates"`
+	ImportDuplicates uint64 `json:"import_duplicates"`
+	AtMost           bool   `json:"at_most,omitempty"` // the two are upper bounds
+	Imports          uint64 `json:"imports"`           // events imported since the older build, on both sides
+	Conflicts        uint64 `json:"conflicts"`         // duplicates removed whose payload was not that of the event that counts
+
+	Largest      float64      `json:"largest"`           // drift of one measure in one group
+	LargestShare float64      `json:"largest_share"`     // the same, over the larger of the two values: 1 if one side has none
+	Worst        []AuditGroup `json:"worst,omitempty"`   // up to ten drifted groups, largest first
+	Gated        bool         `json:"gated,omitempty"`   // the drift was more than the gate lets through
+	Skipped      string       `json:"skipped,omitempty"` // why nothing was compared
 }
 
-// An AuditGroup is one group whose two sides differ without an explanation.
+// An AuditGroup is a measure of one group whose two sides differ without an explanation.
 type AuditGroup struct {
 	Group    map[string]string `json:"group"` // dimension values as text
 	Measure  string            `json:"measure"`
-	Baseline string            `json:"baseline"`
-	Batch    string            `json:"batch"`
-	Drift    float64           `json:"drift"`
+	Baseline string            `json:"baseline"` // what was shown
+	Batch    string            `json:"batch"`    // what history says
+	Drift    float64           `json:"drift"`    // their difference; 1 if they are no numbers
 }

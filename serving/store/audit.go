@@ -29,9 +29,13 @@ const worstGroups = 10
 //     a lower bound of Σ|x|, and so stricter than what sums promise.
 //
 // A group is as bad as its worst measure.
+//
+// What explains is counted by the view's first count(): by how much it exceeded the batch's, where
+// that is explained. Of a group that has duplicates of both causes, those that imports made are
+// taken first; how many there are of these is known, as imports are on the old side whole.
 func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (schemas.Audit, error) {
 	l := layoutOf(p)
-	a := schemas.Audit{View: l.view, Plan: l.hash, Build: spec.Build, Baseline: spec.Baseline}
+	a := schemas.Audit{View: l.view, Plan: l.hash, Build: spec.Build, Baseline: spec.Baseline, Imports: spec.Imported, Conflicts: spec.Conflicts}
 	fail := func(err error) (schemas.Audit, error) {
 		return schemas.Audit{}, fmt.Errorf("audit view %s: %w", l.view, err)
 	}
@@ -41,14 +45,25 @@ func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (
 		Equal     uint64  `ch:"equal"`
 		Explained uint64  `ch:"explained"`
 		Drifted   uint64  `ch:"drifted"`
+		Late      uint64  `ch:"late"`
+		Again     uint64  `ch:"again"`
 		Largest   float64 `ch:"largest"`
-	}](ctx, db.client, "SELECT count() AS groups, countIf(_verdict = 0) AS equal, countIf(_verdict = 1) AS explained, countIf(_verdict = 2) AS drifted, max(_worst) AS largest FROM ("+
-		fmt.Sprintf("SELECT arrayMax(arrayMap(m -> m.4, _measures)) AS _verdict, arrayMax(arrayMap(m -> if(m.4 = 2, m.5, 0.), _measures)) AS _worst FROM (%s)", compared)+")")
+		Share     float64 `ch:"share"`
+	}](ctx, db.client, "SELECT count() AS groups, countIf(_verdict = 0) AS equal, countIf(_verdict = 1) AS explained, countIf(_verdict = 2) AS drifted, "+
+		"sum(_twice.1) AS late, sum(_twice.2) AS again, max(_worst) AS largest, max(_share) AS share FROM ("+
+		fmt.Sprintf("SELECT arrayMax(arrayMap(m -> m.4, _measures)) AS _verdict, arrayMax(arrayMap(m -> if(m.4 = 2, m.5, 0.), _measures)) AS _worst, "+
+			"arrayMax(arrayMap(m -> if(m.4 = 2, m.6, 0.), _measures)) AS _share, _twice FROM (%s)", compared)+")")
 	if err != nil {
 		return fail(err)
 	}
 	if len(got) == 1 {
-		a.Groups, a.Equal, a.Explained, a.Drifted, a.Largest = got[0].Groups, got[0].Equal, got[0].Explained, got[0].Drifted, got[0].Largest
+		g := got[0]
+		a.Groups, a.Equal, a.Explained, a.Drifted, a.Largest, a.LargestShare = g.Groups, g.Equal, g.Explained, g.Drifted, g.Largest, g.Share
+		a.LateDuplicates, a.ImportDuplicates = g.Late, g.Again
+	}
+	if counter(p) == nil {
+		a.LateDuplicates, a.ImportDuplicates = spec.LateEvents, spec.AgainEvents
+		a.AtMost = spec.LateEvents+spec.AgainEvents > 0
 	}
 	if a.Drifted == 0 {
 		return a, nil
@@ -62,15 +77,27 @@ func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (
 	return a, nil
 }
 
+// counter is the view's first measure that counts every event; nil if it has none.
+func counter(p *view.Plan) *view.Measure {
+	for i, m := range p.Measures {
+		if m.Func.Additive() && m.Arg == nil {
+			return &p.Measures[i]
+		}
+	}
+	return nil
+}
+
 // The sides of a comparison.
 const (
 	sideBaseline = 0
 	sideBatch    = 1
-	sideRemoved  = 2
+	sideLate     = 2 // removed duplicates, by why they may be on the old side
+	sideAgain    = 3
 )
 
 // comparisonSQL gives a row per group: the dimensions as a map of text, and per measure a
-// tuple of name, baseline value, batch value, verdict (0 equal, 1 explained, 2 drift), drift.
+// tuple of name, baseline value, batch value, verdict (0 equal, 1 explained, 2 drift), drift, and
+// its share of the larger value; and how many events the baseline counted too often, by cause.
 func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
 	shared := make(map[uint64]bool)
 	for _, id := range spec.New {
@@ -93,7 +120,8 @@ func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
 	add(sideBaseline, l.batch(), in(spec.Imports))
 	add(sideBaseline, l.speed(), fmt.Sprintf("_epoch >= %d AND _epoch < %d", spec.From, spec.To))
 	add(sideBatch, l.batch(), in(without(spec.New)))
-	add(sideRemoved, l.batch(), in(spec.Removed))
+	add(sideLate, l.batch(), in(spec.Late))
+	add(sideAgain, l.batch(), in(spec.Again))
 
 	dims := ""
 	if len(l.dims) > 0 {
@@ -106,20 +134,20 @@ func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
 	})
 	var measures []string
 	for _, m := range l.plan.Measures {
-		measures = append(measures, verdictSQL(m))
+		measures = append(measures, verdictSQL(m, counter(l.plan)))
 	}
 	var group []string
 	for _, d := range l.dims {
 		group = append(group, literal(d.name), "ifNull(toString("+quote(d.name)+"), 'null')")
 	}
 	grouping := " GROUP BY " + dims + "_s._side"
-	having := "HAVING min(_side) < " + fmt.Sprint(sideRemoved)
+	having := "HAVING min(_side) < " + fmt.Sprint(sideLate)
 	groupMap := "CAST(map(), 'Map(String, String)')"
 	if len(group) > 0 {
 		groupMap = "map(" + strings.Join(group, ", ") + ")"
 	}
-	return fmt.Sprintf("SELECT %s AS _group, [%s] AS _measures FROM (SELECT %s, _s._side AS _side FROM (%s) AS _s%s)%s %s",
-		groupMap, strings.Join(measures, ", "), within, strings.Join(sides, " UNION ALL "), grouping, l.groupBy(""), having)
+	return fmt.Sprintf("SELECT %s AS _group, [%s] AS _measures, %s AS _twice FROM (SELECT %s, _s._side AS _side FROM (%s) AS _s%s)%s %s",
+		groupMap, strings.Join(measures, ", "), twiceSQL(counter(l.plan)), within, strings.Join(sides, " UNION ALL "), grouping, l.groupBy(""), having)
 }
 
 // scaleSQL is what differences of a float sum are held against; 0 where equal means equal.
@@ -134,26 +162,52 @@ func scaleSQL(m view.Measure, cols []string) string {
 	return scale
 }
 
+// on is a measure's value on one side of a group; of a count, 0 if the side has nothing.
+func on(side int, m view.Measure) string {
+	return fmt.Sprintf("anyIf(%s, _side = %d)", quote(m.Name), side)
+}
+
+// surplusSQL reports whether the baseline counted more than the batch, but not by more than the
+// duplicates that were removed.
+func surplusSQL(m view.Measure) string {
+	return fmt.Sprintf("%[1]s > %[2]s AND %[1]s - %[2]s <= %[3]s + %[4]s", on(sideBaseline, m), on(sideBatch, m), on(sideLate, m), on(sideAgain, m))
+}
+
+// twiceSQL is how many events of a group the baseline counted too often, by cause.
+func twiceSQL(c *view.Measure) string {
+	if c == nil {
+		return "(toUInt64(0), toUInt64(0))"
+	}
+	surplus := fmt.Sprintf("if(%s, toUInt64(%s - %s), toUInt64(0))", surplusSQL(*c), on(sideBaseline, *c), on(sideBatch, *c))
+	again := fmt.Sprintf("least(%s, %s)", surplus, on(sideAgain, *c))
+	return fmt.Sprintf("(toUInt64(%s - %s), toUInt64(%s))", surplus, again, again)
+}
+
 // verdictSQL compares a measure of one group. Aliases would be shared by all measures, so that
 // the expressions are written out.
-func verdictSQL(m view.Measure) string {
-	name := quote(m.Name)
-	side := func(n int) string { return fmt.Sprintf("anyIf(%s, _side = %d)", name, n) }
-	a, b := side(sideBaseline), side(sideBatch)
+//
+// Beside a count of all events, whatever differs is explained only where that exceeds the batch's:
+// where it does not, both sides have the same events.
+func verdictSQL(m view.Measure, c *view.Measure) string {
+	a, b := on(sideBaseline, m), on(sideBatch, m)
 	same := fmt.Sprintf("(isNull(%[1]s) AND isNull(%[2]s)) OR ifNull(%[1]s = %[2]s, false)", a, b)
-	drift := "1."
-	number := isNumber(m.Func.ResultType())
-	if number {
+	drift, share := "1.", "1."
+	if isNumber(m.Func.ResultType()) {
 		same += fmt.Sprintf(" OR ifNull(abs(toFloat64(%s) - toFloat64(%s)) <= 1e-9 * max(%s), false) AND max(%[3]s) > 0",
 			a, b, quote("_scale_"+m.Name))
 		drift = fmt.Sprintf("abs(ifNull(toFloat64(%s), 0.) - ifNull(toFloat64(%s), 0.))", a, b)
+		larger := fmt.Sprintf("greatest(abs(ifNull(toFloat64(%s), 0.)), abs(ifNull(toFloat64(%s), 0.)))", a, b)
+		share = fmt.Sprintf("if(%[1]s > 0, %[2]s / %[1]s, 0.)", larger, drift)
 	}
-	explained := fmt.Sprintf("countIf(_side = %d) > 0", sideRemoved)
-	if m.Func.Additive() {
-		explained = fmt.Sprintf("%[1]s >= %[2]s AND %[1]s - %[2]s <= %[3]s", a, b, side(sideRemoved))
+	explained := fmt.Sprintf("countIf(_side >= %d) > 0", sideLate)
+	switch {
+	case m.Func.Additive():
+		explained = surplusSQL(m)
+	case c != nil:
+		explained = surplusSQL(*c)
 	}
-	return fmt.Sprintf("(%s, ifNull(toString(%s), 'null'), ifNull(toString(%s), 'null'), multiIf(%s, 0, %s, 1, 2), %s)",
-		literal(m.Name), a, b, same, explained, drift)
+	return fmt.Sprintf("(%s, ifNull(toString(%s), 'null'), ifNull(toString(%s), 'null'), multiIf(%s, 0, %s, 1, 2), %s, %s)",
+		literal(m.Name), a, b, same, explained, drift, share)
 }
 
 // isNumber reports whether values of a type can be subtracted as float64.
@@ -167,27 +221,42 @@ func isNumber(typ string) bool {
 	return false
 }
 
-// SaveAudits stores what audits found, in one insert.
+// SaveAudits stores what audits found, in one insert: in columns for whoever asks by SQL, and the
+// whole as JSON.
 func (db *DB) SaveAudits(ctx context.Context, term uint64, audits []schemas.Audit) error {
 	if len(audits) == 0 {
 		return nil
 	}
 	b := &block{rows: len(audits)}
-	var builds, baselines []uint64
-	var plans, views, results []string
+	numbers := make(map[string][]uint64)
+	texts := make(map[string][]string)
+	var largest, share []float64
+	var gated []bool
 	for _, a := range audits {
 		text, err := json.Marshal(a)
 		if err != nil {
 			return fmt.Errorf("save audit of view %s: %w", a.View, err)
 		}
-		builds, baselines = append(builds, a.Build), append(baselines, a.Baseline)
-		plans, views, results = append(plans, a.Plan), append(views, a.View), append(results, string(text))
+		for name, n := range map[string]uint64{
+			"build": a.Build, "baseline": a.Baseline, "groups": a.Groups, "equal": a.Equal, "explained": a.Explained, "drifted": a.Drifted,
+			"late_duplicates": a.LateDuplicates, "import_duplicates": a.ImportDuplicates, "imports": a.Imports, "conflicts": a.Conflicts,
+		} {
+			numbers[name] = append(numbers[name], n)
+		}
+		for name, s := range map[string]string{"plan": a.Plan, "view": a.View, "skipped": a.Skipped, "result": string(text)} {
+			texts[name] = append(texts[name], s)
+		}
+		largest, share, gated = append(largest, a.Largest), append(share, a.LargestShare), append(gated, a.Gated)
 	}
-	b.add("build", builds)
-	b.add("baseline", baselines)
-	b.add("plan", plans)
-	b.add("view", views)
-	b.add("result", results)
+	for name, column := range numbers {
+		b.add(name, column)
+	}
+	for name, column := range texts {
+		b.add(name, column)
+	}
+	b.add("largest", largest)
+	b.add("largest_share", share)
+	b.add("gated", gated)
 	b.constant("term", term)
 	return wrapf(db.insert(ctx, "audits_in", RoleBatch, term, b), "save audits")
 }

@@ -73,12 +73,12 @@ func TestAudit(t *testing.T) {
 	e = speed(twice)
 	removed := slice(fresh[:5])
 	touched := uint64(states(t, p, fresh[:5]).NumRows())
-	explained := schemas.AuditSpec{From: e, To: e + 1, Old: []uint64{a}, New: []uint64{b}, Imports: []uint64{i}, Removed: []uint64{removed}}
+	explained := schemas.AuditSpec{From: e, To: e + 1, Old: []uint64{a}, New: []uint64{b}, Imports: []uint64{i}, Late: []uint64{removed}}
 	if got := audit(explained); got.Explained != touched || got.Equal != groups-touched || got.Drifted != 0 {
 		t.Errorf("duplicates: %+v; want %d explained of %d", got, touched, groups)
 	}
 	// Without that, the same groups drift.
-	explained.Removed = nil
+	explained.Late = nil
 	if got := audit(explained); got.Drifted != touched || got.Explained != 0 {
 		t.Errorf("duplicates not removed: %+v; want %d drifted", got, touched)
 	}
@@ -91,7 +91,7 @@ func TestAudit(t *testing.T) {
 		}
 	}
 	e = speed(rest)
-	got := audit(schemas.AuditSpec{From: e, To: e + 1, Old: []uint64{a}, New: []uint64{b}, Imports: []uint64{i}, Removed: []uint64{removed}})
+	got := audit(schemas.AuditSpec{From: e, To: e + 1, Old: []uint64{a}, New: []uint64{b}, Imports: []uint64{i}, Late: []uint64{removed}})
 	if got.Drifted != 1 || got.Groups != groups {
 		t.Errorf("lost event: %+v; want 1 drifted of %d", got, groups)
 	}

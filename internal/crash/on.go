@@ -13,24 +13,30 @@ import (
 // Variable is the environment variable that says where to die.
 const Variable = "WATERSHED_CRASH"
 
-var place, nth = parse(os.Getenv(Variable))
+// armed counts down, by place, how often it is still to be reached.
+var armed = parse(os.Getenv(Variable))
 
-var reached atomic.Int64 // how often the place was reached
-
-func parse(s string) (string, int64) {
-	name, count, _ := strings.Cut(s, "#")
-	n, err := strconv.ParseInt(count, 10, 64)
-	if err != nil {
-		n = 1
+func parse(s string) map[string]*atomic.Int64 {
+	places := make(map[string]*atomic.Int64)
+	for spec := range strings.SplitSeq(s, ",") {
+		name, count, _ := strings.Cut(spec, "#")
+		n, err := strconv.ParseInt(count, 10, 64)
+		if err != nil {
+			n = 1
+		}
+		places[name] = new(atomic.Int64)
+		places[name].Store(n)
 	}
-	return name, n
+	return places
 }
 
-// At kills the process if this is where it is to die. Nothing is flushed, no deferred call runs.
+// At kills the process if this is where it is to die, and says so. Nothing is flushed, no deferred call runs.
 func At(name string) {
-	if name != place || reached.Add(1) != nth {
+	left := armed[name]
+	if left == nil || left.Add(-1) != 0 {
 		return
 	}
+	_, _ = os.Stderr.WriteString("crash: " + name + "\n") // who listens is told
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {} // the signal may take a moment
 }

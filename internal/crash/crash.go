@@ -1,9 +1,9 @@
 // Package crash names the places at which a process may die, so that tests can make it die there.
 //
 // Code that writes calls At between the steps of a protocol. In a normal build At is empty and costs
-// nothing. Built with the tag "crash", it kills its process by SIGKILL at the place that the environment
-// variable WATERSHED_CRASH names: "place", or "place#n" for the n-th time that it is reached.
-// `make faults` dies at each of them once.
+// nothing. Built with the tag "crash", it kills its process by SIGKILL at the first of the places that it
+// comes by of those that the environment variable WATERSHED_CRASH names, with commas between them: "place",
+// or "place#n" for the n-th time. It says "crash: place" on standard error. `make faults` dies at each once.
 package crash
 
 // Places are all names that At is called with; a test holds the list against the source. They are

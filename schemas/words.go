@@ -18,13 +18,19 @@ type Position struct {
 // A Cut is a numbered marker in the log. Cuts are numbered from 1 without gaps; epoch n is
 // the stretch of log after cut n and before cut n+1, epoch 0 what lies before cut 1.
 type Cut struct {
-	Number      uint64    `json:"number"`
-	Previous    Position  `json:"previous"`       // where the cut before stands; zero for cut 1
-	Definitions Set       `json:"definitions"`    // what holds from here on
-	Retiring    Set       `json:"retiring"`       // defined no more, but still shown by the live build: folded until it flips
-	Anew        uint64    `json:"anew,omitempty"` // set in the first message of a log that was begun anew: positions up to here are of the log before
-	Position    Position  `json:"-"`              // where this cut stands
-	At          time.Time `json:"-"`              // the log's timestamp of the cut
+	Number      uint64   `json:"number"`
+	Previous    Position `json:"previous"`       // where the cut before stands; zero for cut 1
+	Definitions Set      `json:"definitions"`    // what holds from here on
+	Retiring    Set      `json:"retiring"`       // defined no more, but still shown by the live build: folded until it flips
+	Anew        uint64   `json:"anew,omitempty"` // set in the first message of a log that was begun anew: positions up to here are of the log before
+
+	// How far an event time may lie before and after the log's timestamp, from here on, in
+	// nanoseconds; 0: the decoder's default.
+	Past   time.Duration `json:"past,omitempty"`
+	Future time.Duration `json:"future,omitempty"`
+
+	Position Position  `json:"-"` // where this cut stands
+	At       time.Time `json:"-"` // the log's timestamp of the cut
 }
 
 // A Chunk is a contiguous run of the log, decoded. Its rows stand in log order. It never

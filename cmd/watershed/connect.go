@@ -98,6 +98,7 @@ func (a *app) openLog(ctx context.Context) (*eventlog.Log, error) {
 	log, err := eventlog.Open(ctx, eventlog.Config{
 		URL: a.cfg.NATS, Credentials: a.cfg.NATSCredentials, Stream: a.cfg.Stream,
 		MaxBytes: a.cfg.LogMaxBytes, Replicas: a.cfg.LogReplicas, Logger: a.log,
+		Past: time.Duration(a.cfg.Past), Future: time.Duration(a.cfg.Future),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)

@@ -16,8 +16,8 @@ import (
 	"watershed/speed"
 )
 
-// A tuning is the settings that bound time and memory. All processes of one log must have the
-// same --past and --future: what one takes as an event, the other must not reject.
+// A tuning is the settings that bound time and memory. --past and --future are what the cuts say that
+// this process publishes; all readers of the log hold events against the cut that they stand behind.
 type tuning struct {
 	Past, Future span          // range of event times around the log's timestamp of the message
 	Horizon      time.Duration // stretch of log in which the speed layer finds duplicates
@@ -68,7 +68,7 @@ func (t *tuning) limits() decode.Limits {
 	return decode.Limits{Past: time.Duration(t.Past), Future: time.Duration(t.Future)}
 }
 
-func (t *tuning) chunks() eventlog.ChunkOptions { return eventlog.ChunkOptions{Limits: t.limits()} }
+func (t *tuning) chunks() eventlog.ChunkOptions { return eventlog.ChunkOptions{} }
 
 func (t *tuning) speed() speed.Config {
 	return speed.Config{FlushEvery: t.FlushEvery, Horizon: t.Horizon, HorizonRows: t.HorizonRows}

@@ -147,7 +147,8 @@ func (l *Log) begin(ctx context.Context, rescue *rescue, req AnewRequest) (schem
 	if err != nil {
 		return schemas.Cut{}, err
 	}
-	cut := schemas.Cut{Number: known + 1, Definitions: req.Definitions, Retiring: req.Retiring, Anew: behind}
+	cut := schemas.Cut{Number: known + 1, Definitions: req.Definitions, Retiring: req.Retiring, Anew: behind,
+		Past: l.cfg.Past, Future: l.cfg.Future}
 	// 5. The log is emptied. If we stop here, all that it had is in history or rescued.
 	if err := l.empty(ctx, mark, behind); err != nil {
 		return schemas.Cut{}, err

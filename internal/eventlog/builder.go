@@ -152,7 +152,7 @@ func (b *builder) newDecoder(eventType string) *decode.Decoder {
 	if ev == nil {
 		return nil
 	}
-	return decode.New(ev, b.opts.Limits)
+	return decode.New(ev, Limits(b.cut))
 }
 
 // take hands over the chunk and begins the next.

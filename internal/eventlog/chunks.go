@@ -9,16 +9,14 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"watershed/internal/decode"
 	"watershed/schemas"
 )
 
 // ChunkOptions say what to read and how much at once. A zero field means its default.
 type ChunkOptions struct {
-	MaxRows  int           // a chunk ends with the message that reaches it; default 64 Ki
-	MaxBytes int           // of payloads, likewise; default 32 MiB, at most 512 MiB
-	Types    []string      // decode events of these types only; empty: all. Other messages pass unread.
-	Limits   decode.Limits // of the decoder
+	MaxRows  int      // a chunk ends with the message that reaches it; default 64 Ki
+	MaxBytes int      // of payloads, likewise; default 32 MiB, at most 512 MiB
+	Types    []string // decode events of these types only; empty: all. Other messages pass unread.
 }
 
 const (

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"watershed/internal/crash"
+	"watershed/internal/decode"
 	"watershed/schemas"
 )
 
@@ -49,7 +50,8 @@ const (
 // ErrCutTaken: nothing was published; read LastCut and decide anew. Any other error leaves open
 // whether the cut is in the log: LastCut tells.
 func (l *Log) PublishCut(ctx context.Context, last schemas.Cut, definitions, retiring schemas.Set) (schemas.Cut, error) {
-	cut := schemas.Cut{Number: last.Number + 1, Previous: last.Position, Definitions: definitions, Retiring: retiring}
+	cut := schemas.Cut{Number: last.Number + 1, Previous: last.Position, Definitions: definitions, Retiring: retiring,
+		Past: l.cfg.Past, Future: l.cfg.Future}
 	if err := l.publishNumbered(ctx, &cut); err != nil {
 		return schemas.Cut{}, fmt.Errorf("publish cut %d: %w", cut.Number, err)
 	}
@@ -143,6 +145,9 @@ func decodeCut(header nats.Header, data []byte, position schemas.Position, at ti
 	if cut.Number == 0 {
 		return nil, bad(errors.New("it has no number"))
 	}
+	if cut.Past < 0 || cut.Future < 0 {
+		return nil, bad(fmt.Errorf("its range of event times is %s to %s", cut.Past, cut.Future))
+	}
 	for _, set := range []schemas.Set{cut.Definitions, cut.Retiring} {
 		for _, ev := range set.Events {
 			if f := ev.Field(ev.Time); f == nil || f.Type.Kind != schemas.Timestamp || f.Optional {
@@ -157,6 +162,12 @@ func decodeCut(header nats.Header, data []byte, position schemas.Position, at ti
 func cutOf(msg *jetstream.RawStreamMsg) (*schemas.Cut, error) {
 	position := schemas.Position{Seq: msg.Sequence, Hash: hash(msg.Subject, msg.Time, msg.Data)}
 	return decodeCut(msg.Header, msg.Data, position, msg.Time)
+}
+
+// Limits are those of the decoder of events behind a cut. Archiver, speed layer and whoever checks
+// events before publishing them have the same ones, because the cut says so.
+func Limits(cut *schemas.Cut) decode.Limits {
+	return decode.Limits{Past: cut.Past, Future: cut.Future}
 }
 
 // LastCut returns the log's last cut; ok is false if there is none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -139,5 +140,35 @@ func TestLargeCutsAreCompressed(t *testing.T) {
 	info, err := l.Info(ctx)
 	if err != nil || info.Bytes > 100<<10 {
 		t.Errorf("the log takes %d bytes, %v; want a compressed cut", info.Bytes, err)
+	}
+}
+
+// TestRangeOfEventTimesIsTheCuts reads with settings other than those that the cuts were published with.
+func TestRangeOfEventTimesIsTheCuts(t *testing.T) {
+	reader, url := open(t)
+	ctx := testContext(t)
+	writer := func(past, future time.Duration) *eventlog.Log {
+		l, err := eventlog.Open(ctx, eventlog.Config{URL: url, Past: past, Future: future})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		return l
+	}
+	events := func(ids ...int) {
+		for i, ago := range []time.Duration{3 * time.Hour, 30 * time.Minute, -30 * time.Minute, -3 * time.Hour, -48 * time.Hour} {
+			publish(t, reader, "a", fmt.Sprintf(`{"id":%d,"time":%d}`, ids[0]+i, time.Now().Add(-ago).UnixMicro()))
+		}
+	}
+	cut(t, writer(time.Hour, time.Hour), set(event("a")))
+	events(10)
+	cut(t, writer(4*time.Hour, time.Minute), set(event("a")))
+	events(20)
+	cut(t, reader, set(event("a")))
+	events(30)
+	got, _ := ids(t, reader, schemas.Position{})
+	want := map[string]int{id(11): 1, id(12): 1, id(20): 1, id(21): 1, id(30): 1, id(31): 1, id(32): 1, id(33): 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

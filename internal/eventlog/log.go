@@ -39,12 +39,17 @@ const (
 
 // Config says where the log is. Only URL must be set.
 type Config struct {
-	URL         string       // nats://host:port, several with commas; may hold user:password@ or token@
-	Credentials string       // path of a NATS credentials file; empty: none
-	Stream      string       // default WATERSHED
-	MaxBytes    int64        // limit of a stream that Open creates; default 8 GiB. An existing stream keeps its own.
-	Replicas    int          // of streams that Open creates; default 1
-	Logger      *slog.Logger // losing and finding the connection, readers beginning anew; nil: none
+	URL         string // nats://host:port, several with commas; may hold user:password@ or token@
+	Credentials string // path of a NATS credentials file; empty: none
+	Stream      string // default WATERSHED
+	MaxBytes    int64  // limit of a stream that Open creates; default 8 GiB. An existing stream keeps its own.
+	Replicas    int    // of streams that Open creates; default 1
+
+	// How far an event time may lie before and after the log's timestamp of its message: what the
+	// cuts that are published here say, for all readers behind them. Default 50 years and one day.
+	Past, Future time.Duration
+
+	Logger *slog.Logger // losing and finding the connection, readers beginning anew; nil: none
 }
 
 // Log is an open log. Its methods may be called by any number of goroutines.

@@ -105,12 +105,12 @@ func (w *world) background(run func(context.Context) error) {
 // archive starts the archiver.
 func (w *world) archive() {
 	a, err := history.NewArchiver(history.ArchiverConfig{Root: w.root, App: app, DeadLetters: w.log,
-		Source: func(ctx context.Context, after schemas.Position) (history.Source, schemas.Cut, error) {
+		Source: func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 			cut, _, err := w.log.CutFor(ctx, after.Seq)
 			if err != nil {
 				return nil, cut, err
 			}
-			chunks, err := w.log.Chunks(ctx, after, eventlog.ChunkOptions{})
+			chunks, err := w.log.Chunks(ctx, after, eventlog.ChunkOptions{Types: types})
 			return chunks, cut, err
 		}})
 	w.check(err)
@@ -202,6 +202,12 @@ func (w *world) batch(change func(*batch.Config)) *batch.Report {
 	r, err := batch.Run(w.t.Context(), w.log, w.db, cfg)
 	w.check(err)
 	return r
+}
+
+// rollback makes a build live.
+func (w *world) rollback(number uint64, pinned bool) (schemas.Live, error) {
+	choose := func(context.Context, schemas.Live) (uint64, error) { return number, nil }
+	return batch.Rollback(w.t.Context(), w.log, w.db, choose, pinned)
 }
 
 // rows are a query's, as JSON.

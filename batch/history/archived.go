@@ -2,17 +2,18 @@ package history
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
 // The txns beside App, which is the sequence of the last message archived.
 const (
-	hashSuffix  = "/hash"  // that message's hash, as a signed number
-	endedSuffix = "/ended" // the cut at which the type ceased to be defined; it has ended if App is the same
+	hashSuffix  = "/hash"   // that message's hash, as a signed number
+	asideInfix  = "/aside/" // before a type's name: where that stood when it was set aside, plus 1; 0: it is not any more
+	endedSuffix = "/ended"  // the cut at which the type ceased to be defined; it has ended if App is the same
 )
 
 // idleAges is after how many ages a type without events commits its position alone, so that neither a
@@ -61,20 +62,31 @@ func (t *archivedType) redefine(ctx context.Context, ev *schemas.Event) error {
 	}
 	// If we stop here, the table is as wide as the new epoch needs it. We begin again with the old one's
 	// definition, which fits still, and meet the cut again.
+	crash.At("history.widened")
 	t.owner.step(stepWidened)
 	t.table, t.buffer = table, newDateBuffers(ev)
 	return nil
 }
 
-// add buffers what a chunk has of the type, but for what the table has already.
-func (t *archivedType) add(chunk *schemas.Chunk) error {
-	if chunk.Last.Seq <= t.position.Seq {
-		if chunk.Last.Seq == t.position.Seq && chunk.Last != t.position {
-			return fmt.Errorf("the log has another message at %d than the one that %s was archived up to", chunk.Last.Seq, t.table.event.Name)
+// An otherLogError says that the log is not the one that a table was archived from.
+type otherLogError struct {
+	seq  uint64
+	name string
+}
+
+func (e *otherLogError) Error() string {
+	return fmt.Sprintf("the log has another message at %d than the one that %s was archived up to: restore the log, or run `watershed repair`", e.seq, e.name)
+}
+
+// add buffers what a chunk has of the type up to a position in it, but for what the table has already.
+func (t *archivedType) add(chunk *schemas.Chunk, upTo schemas.Position) error {
+	if upTo.Seq <= t.position.Seq {
+		if upTo.Seq == t.position.Seq && upTo != t.position {
+			return &otherLogError{upTo.Seq, t.table.event.Name}
 		}
 		return nil
 	}
-	t.seen = chunk.Last
+	t.seen = upTo
 	if t.since.IsZero() {
 		t.since = time.Now()
 	}
@@ -82,14 +94,14 @@ func (t *archivedType) add(chunk *schemas.Chunk) error {
 	if rec == nil || rec.NumRows() == 0 {
 		return nil
 	}
-	empty, before := t.buffer.rows == 0, t.buffer.bytes
-	if _, err := t.buffer.add(rec, 0, func(_, seq int64) bool { return uint64(seq) > t.position.Seq }); err != nil {
+	empty := t.buffer.rows == 0
+	keep := func(_, seq int64) bool { return uint64(seq) > t.position.Seq && uint64(seq) <= upTo.Seq }
+	if _, err := t.buffer.add(rec, 0, keep); err != nil {
 		return err
 	}
 	if empty && t.buffer.rows > 0 {
 		t.since = time.Now()
 	}
-	t.owner.waiting += t.buffer.bytes - before
 	return nil
 }
 
@@ -100,6 +112,7 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 	if err != nil {
 		return err
 	}
+	crash.At("history.files")
 	t.owner.step(stepFiles)
 	app := t.owner.cfg.App
 	c := &change{operation: "STREAMING UPDATE", adds: adds, expect: map[string]int64{}}
@@ -120,10 +133,12 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 	if ends {
 		c.txns = append(c.txns, txn{AppID: app + endedSuffix, Version: int64(at.Seq)})
 	}
+	t.owner.note(c, s.Txns)
 	if _, err := t.table.commit(ctx, c); err != nil {
 		return fmt.Errorf("archive %s up to %d: %w", t.table.event.Name, at.Seq, err)
 	}
 	// If we stop here, the table says what happened, and the buffered rows are skipped when read again.
+	crash.At("history.committed")
 	t.owner.step(stepCommit)
 	t.reset()
 	t.position, t.seen, t.active = at, at, !ends
@@ -133,7 +148,6 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 
 // writeFiles writes a file for each date that is buffered, ready to be added by a commit.
 func (t *archivedType) writeFiles(ctx context.Context) ([]*add, error) {
-	t.owner.waiting -= t.buffer.bytes
 	var adds []*add
 	for _, d := range t.buffer.sorted() {
 		if err := ctx.Err(); err != nil {
@@ -144,6 +158,7 @@ func (t *archivedType) writeFiles(ctx context.Context) ([]*add, error) {
 			return nil, err
 		}
 		adds = append(adds, a)
+		crash.At("history.file")
 		t.owner.step(stepFile)
 	}
 	return adds, nil
@@ -164,47 +179,4 @@ func (t *archivedType) due() (time.Time, bool) {
 		return t.since.Add(idleAges * t.owner.cfg.MaxAge), true
 	}
 	return t.since.Add(t.owner.cfg.MaxAge), true
-}
-
-func (a *Archiver) due() (first time.Time, ok bool) {
-	for _, t := range a.types {
-		if at, waits := t.due(); waits && (!ok || at.Before(first)) {
-			first, ok = at, true
-		}
-	}
-	return first, ok
-}
-
-// commitDue commits the types that are full or old, and the fullest while all together are too large.
-func (a *Archiver) commitDue(ctx context.Context) error {
-	now := time.Now()
-	for _, name := range a.names() {
-		t := a.types[name]
-		at, waits := t.due()
-		if t.buffer.rows >= a.cfg.MaxRows || waits && !now.Before(at) {
-			if err := t.commit(ctx, t.seen, false); err != nil {
-				return err
-			}
-		}
-	}
-	for a.waiting > a.cfg.MaxBytes {
-		fullest := a.fullest()
-		if fullest == nil {
-			return errors.New("buffers are full and empty at once")
-		}
-		if err := fullest.commit(ctx, fullest.seen, false); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *Archiver) fullest() *archivedType {
-	var out *archivedType
-	for _, t := range a.types {
-		if t.buffer.bytes > 0 && (out == nil || t.buffer.bytes > out.buffer.bytes) {
-			out = t
-		}
-	}
-	return out
 }

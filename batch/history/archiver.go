@@ -1,16 +1,19 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
+	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -28,20 +31,25 @@ type DeadLetters interface {
 	DeadLetter(ctx context.Context, rejects []schemas.Reject) error
 }
 
+// An OpenSource opens the log behind a position, and says which cut's definitions hold there: the newest
+// cut at or before it, or the oldest in the log if it lies before that. Of a log that was begun anew
+// behind the position, that is the cut that it begins with. If types are named, only their events are
+// decoded; all messages are passed all the same.
+type OpenSource = func(ctx context.Context, after schemas.Position, types ...string) (Source, schemas.Cut, error)
+
 // ArchiverConfig says what an Archiver reads and writes.
 type ArchiverConfig struct {
 	Root string // directory of the tables
 	App  string // names the log in the tables' txns: watershed/<stream>/<shard>
 
-	// Source opens the log behind a position, and says which cut's definitions hold there: the newest
-	// cut at or before it, or cut 1 if it lies before that.
-	Source func(ctx context.Context, after schemas.Position) (Source, schemas.Cut, error)
-
+	Source      OpenSource
 	DeadLetters DeadLetters
 
 	MaxRows  int64         // of one type that wait for a commit; 0: 1,000,000
 	MaxBytes int64         // of all types that wait for a commit; 0: 256 MiB
 	MaxAge   time.Duration // of the oldest event that waits for a commit; 0: 1 minute
+
+	Log *slog.Logger // types that are set aside, and that are back; nil: nothing is logged
 }
 
 // An Archiver copies the log into history, each event exactly once, whenever its process dies.
@@ -56,18 +64,33 @@ type ArchiverConfig struct {
 //  4. One commit adds the files and moves the txn. Before it, the type's rows are read from the log
 //     again; after it, they are skipped.
 //  5. At a cut, every type commits at the cut's position, tables of changed types are widened, and new
-//     types begin there, before the next message is read. Dying halfway leaves types behind the cut; the log is read from the one that is
-//     furthest behind, the others skip what they have, and the cut is met again.
+//     types begin there, before the next message is read. Dying halfway leaves types behind the cut; the
+//     log is read from the one that is furthest behind, the others skip what they have, and the cut is
+//     met again.
+//
+// A type whose table fails (a damaged log, no permission, a full disk) is set aside, what it has
+// buffered is dropped, and the others go on. It is tried again with growing pauses, reading the log on
+// its own from what its table says, and joins the others when it is level with them.
+//
+// A log that was begun anew starts with a cut that says so: every type that stands at or before
+// Cut.Anew commits at that cut, whatever lay between is not in the log any more.
 type Archiver struct {
-	cfg ArchiverConfig
+	cfg   ArchiverConfig
+	pause pauses
+	step  func(string) // called between the steps; tests stop the archiver there
 
-	types    map[string]*archivedType // that events are taken of
-	rejected uint64                   // rejects up to this sequence are in the dead letters
-	waiting  int64                    // bytes of all buffers
-	step     func(string)             // called between the steps; tests stop the archiver there
+	turn     sync.Mutex // held while a chunk is taken: types join between two. Guards what follows.
+	main     *reading
+	at       schemas.Position // of the last message taken
+	defined  map[string]bool  // the types that hold there
+	rejected uint64           // rejects up to this sequence are in the dead letters
 
-	mu        sync.Mutex // guards positions
+	mu        sync.Mutex       // guards what follows
+	begun     bool             // positions are those of all types
+	reached   schemas.Position // up to here the log has been read for all types that are not set aside
 	positions map[string]schemas.Position
+	aside     map[string]*aside
+	wake      chan struct{} // holds a token when a type was set aside
 }
 
 // The steps at which a test may stop an archiver.
@@ -81,6 +104,8 @@ const (
 	stepBegun    = "one new type begun at the cut"
 	stepWidened  = "one type's table widened at the cut"
 	stepCut      = "cut done"
+	stepAside    = "one type set aside"
+	stepLevel    = "a type that was set aside is level"
 )
 
 // NewArchiver checks the configuration. Nothing is read or written before Run.
@@ -88,238 +113,248 @@ func NewArchiver(cfg ArchiverConfig) (*Archiver, error) {
 	if cfg.Root == "" || cfg.App == "" || cfg.Source == nil || cfg.DeadLetters == nil {
 		return nil, errors.New("archiver: Root, App, Source and DeadLetters must be set")
 	}
-	if cfg.MaxRows == 0 {
-		cfg.MaxRows = 1_000_000
-	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 256 << 20
-	}
-	if cfg.MaxAge == 0 {
-		cfg.MaxAge = time.Minute
-	}
-	return &Archiver{cfg: cfg, step: func(string) {}, positions: map[string]schemas.Position{}}, nil
+	cfg.MaxRows = cmp.Or(cfg.MaxRows, 1_000_000)
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, 256<<20)
+	cfg.MaxAge = cmp.Or(cfg.MaxAge, time.Minute)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	return &Archiver{
+		cfg: cfg, pause: defaultPauses, step: func(string) {},
+		positions: map[string]schemas.Position{}, aside: map[string]*aside{}, wake: make(chan struct{}, 1),
+	}, nil
 }
 
-// Positions are, by event type, the positions up to which the tables hold the log. It may be called
-// while Run runs.
+// Positions are, by event type, the positions up to which the tables hold the log: what lies behind the
+// first of them must stay in it. A type whose table cannot be read has the zero Position. It is nil until
+// all types are known, and may be called while Run runs.
 func (a *Archiver) Positions() map[string]schemas.Position {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := make(map[string]schemas.Position, len(a.positions))
-	for name, p := range a.positions {
-		out[name] = p
+	if !a.begun {
+		return nil
+	}
+	out := maps.Clone(a.positions)
+	for name, p := range out {
+		// One that is ahead needs no more, but what we read from there on may be the beginning of another.
+		if p.Seq > a.reached.Seq {
+			out[name] = a.reached
+		}
 	}
 	return out
 }
 
-// Run archives until ctx ends or something fails, and returns why. It may be called again: it goes on
-// from what the tables say.
+// Run archives until ctx ends or something fails that concerns all types (the log, the dead letters,
+// another archiver of the same log), and returns why. It may be called again: it goes on from what the
+// tables say.
 func (a *Archiver) Run(ctx context.Context) error {
-	defer a.drop()
 	a.drop()
-	after, err := a.resume(ctx)
+	a.mu.Lock()
+	clear(a.aside)
+	a.mu.Unlock()
+	defer a.drop()
+	source, cut, err := a.open(ctx)
 	if err != nil {
 		return fmt.Errorf("archiver: %w", err)
-	}
-	source, cut, err := a.cfg.Source(ctx, after)
-	if err != nil {
-		return fmt.Errorf("archiver: open the log behind %d: %w", after.Seq, err)
 	}
 	defer source.Close()
-	if err := a.begin(ctx, cut, after); err != nil {
+	if err := a.main.begin(ctx, cut, a.at); err != nil {
 		return fmt.Errorf("archiver: %w", err)
 	}
+	a.ready(cut)
+	ctx, join := a.goRetry(ctx)
+	defer join()
 	for {
-		if err := a.turn(ctx, source); err != nil {
-			return fmt.Errorf("archiver: %w", err)
+		if err := a.next(ctx, source); err != nil {
+			return fmt.Errorf("archiver: %w", a.explain(err))
 		}
 	}
 }
 
 // drop forgets everything that is not in the tables.
 func (a *Archiver) drop() {
-	for _, t := range a.types {
-		t.reset()
+	if a.main != nil {
+		a.main.drop()
 	}
-	a.types, a.waiting, a.rejected = map[string]*archivedType{}, 0, 0
+	a.main = &reading{owner: a, types: map[string]*archivedType{}, maxBytes: a.cfg.MaxBytes}
+	a.at, a.rejected = schemas.Position{}, 0
 }
 
-// resume finds where to read on: behind the position of the type that is furthest behind. A type that
-// ended, or that never began, does not count.
-func (a *Archiver) resume(ctx context.Context) (schemas.Position, error) {
+// open finds where to read on, behind the position of the type that is furthest behind, and opens the
+// log there. A type that ended, or that never began, does not count; one whose table cannot be read, or
+// whose position was trimmed while others' were not, is set aside.
+func (a *Archiver) open(ctx context.Context) (Source, schemas.Cut, error) {
+	stands, err := a.resume(ctx)
+	if err != nil {
+		return nil, schemas.Cut{}, err
+	}
+	if failing := a.Failing(); len(stands) == 0 && len(failing) > 0 {
+		return nil, schemas.Cut{}, fmt.Errorf("no table can be read: %w", errors.Join(slices.Collect(maps.Values(failing))...))
+	}
+	for {
+		first, any := schemas.Position{}, false
+		for _, p := range stands {
+			if !any || p.Seq < first.Seq {
+				first, any = p, true
+			}
+		}
+		source, cut, err := a.cfg.Source(ctx, first)
+		if err != nil {
+			err = a.explain(fmt.Errorf("open the log behind %d: %w", first.Seq, err))
+			behind := len(stands)
+			for name, p := range stands {
+				if isTrimmed(err) && p == first {
+					a.setAside(name, err, &p)
+					delete(stands, name)
+				}
+			}
+			if len(stands) > 0 && len(stands) < behind {
+				continue
+			}
+			return nil, cut, err
+		}
+		if first.Seq == 0 && cut.Number > 1 && cut.Anew == 0 {
+			source.Close()
+			return nil, cut, fmt.Errorf("%s holds nothing of a log that was trimmed and begins with cut %d: restore history, then run `watershed repair`", a.cfg.Root, cut.Number)
+		}
+		a.reach(first)
+		return source, cut, nil
+	}
+}
+
+// resume returns where the types stand that take events. Those whose tables cannot be read, and those that
+// other tables say were set aside and that do not take events, are set aside.
+func (a *Archiver) resume(ctx context.Context) (map[string]schemas.Position, error) {
 	logs, err := filepath.Glob(filepath.Join(a.cfg.Root, "*", logDirName))
 	if err != nil {
-		return schemas.Position{}, err
+		return nil, err
 	}
-	var first schemas.Position
-	any := false
+	stands, noted := map[string]schemas.Position{}, map[string]schemas.Position{}
+	failed := map[string]error{}
 	for _, dir := range logs {
-		p, ended, err := a.recorded(ctx, filepath.Dir(dir))
-		if errors.Is(err, os.ErrNotExist) {
+		name := filepath.Base(filepath.Dir(dir))
+		t := readOnly(filepath.Dir(dir))
+		err := t.load(ctx)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case err != nil && isolated(ctx, err):
+			failed[name] = err
+			continue
+		case err != nil:
+			return nil, err
 		}
-		if err != nil {
-			return schemas.Position{}, err
+		for other, from := range a.noted(t.state.txns) {
+			if have, ok := noted[other]; !ok || from.Seq > have.Seq {
+				noted[other] = from
+			}
 		}
+		p, begun, ended := a.stands(t)
 		a.rejected = max(a.rejected, p.Seq)
-		if !ended && (!any || p.Seq < first.Seq) {
-			first, any = p, true
+		if begun && !ended {
+			stands[name] = p
 		}
 	}
-	return first, nil
+	for name := range noted {
+		if _, there := stands[name]; !there && failed[name] == nil {
+			failed[name] = errors.New("it was set aside before this start")
+		}
+	}
+	for name, err := range failed {
+		var from *schemas.Position
+		if at, ok := noted[name]; ok {
+			from = &at
+		}
+		a.setAside(name, err, from)
+	}
+	return stands, nil
 }
 
-// recorded is what a table says of our log; os.ErrNotExist if nothing.
-func (a *Archiver) recorded(ctx context.Context, dir string) (p schemas.Position, ended bool, err error) {
-	t := readOnly(dir)
+// recorded is what a type's table says of our log; fs.ErrNotExist if nothing.
+func (a *Archiver) recorded(ctx context.Context, name string) (p schemas.Position, ended bool, err error) {
+	t := readOnly(filepath.Join(a.cfg.Root, name))
 	if err := t.load(ctx); err != nil {
 		return p, false, err
 	}
-	seq, ok := t.state.txns[a.cfg.App]
-	if !ok {
-		return p, false, os.ErrNotExist
+	p, begun, ended := a.stands(t)
+	if !begun {
+		return p, false, fs.ErrNotExist
 	}
-	end, over := t.state.txns[a.cfg.App+endedSuffix]
-	return schemas.Position{Seq: uint64(seq), Hash: uint64(t.state.txns[a.cfg.App+hashSuffix])}, over && end == seq, nil
+	return p, ended, nil
 }
 
-// begin opens the tables of all types that a cut defines. One that has not begun yet begins at the
-// position given.
-func (a *Archiver) begin(ctx context.Context, cut schemas.Cut, at schemas.Position) error {
-	for _, ev := range definedBy(cut) {
-		if t := a.types[ev.Name]; t != nil {
-			if err := t.redefine(ctx, ev); err != nil {
-				return err
-			}
-			continue
-		}
-		t, err := a.openType(ctx, ev)
-		if err != nil {
-			return err
-		}
-		if !t.active && t.position.Seq <= at.Seq { // an ended type is ahead of us if we read old log again
-			// A type begins at the cut that defines it, or with the log. Anywhere else its history has been
-			// lost, and beginning here would hide that.
-			if at.Seq != 0 && at != cut.Position {
-				return fmt.Errorf("%s is defined, but its history is missing at %s while other types stand at %d: restore it, or start from an empty directory",
-					ev.Name, filepath.Join(a.cfg.Root, ev.Name), at.Seq)
-			}
-			if err := t.commit(ctx, at, false); err != nil {
-				return err
-			}
-			// If we stop here, the types that have not begun begin when the same position is met again: no
-			// type goes on before all have begun.
-			a.step(stepBegun)
-		}
-		a.types[ev.Name] = t
-		a.publish(t)
-	}
-	return nil
+// stands is what a table that was read says of our log.
+func (a *Archiver) stands(t *Table) (p schemas.Position, begun, ended bool) {
+	txns := t.state.txns
+	seq, begun := txns[a.cfg.App]
+	end, over := txns[a.cfg.App+endedSuffix]
+	return schemas.Position{Seq: uint64(seq), Hash: uint64(txns[a.cfg.App+hashSuffix])}, begun, over && end == seq
 }
 
-// definedBy are the types that a cut's epoch has events of. Where an old and a new definition have one
-// name, the new one counts.
-func definedBy(cut schemas.Cut) []*schemas.Event {
-	events := slices.Clone(cut.Definitions.Events)
-	for _, ev := range cut.Retiring.Events {
-		if cut.Definitions.Event(ev.Name) == nil {
-			events = append(events, ev)
-		}
-	}
-	slices.SortFunc(events, func(x, y *schemas.Event) int { return strings.Compare(x.Name, y.Name) })
-	return events
-}
-
-// turn takes one chunk, or what became due while there was none.
-func (a *Archiver) turn(ctx context.Context, source Source) error {
-	chunk, err := a.next(ctx, source)
+// next takes one chunk, or what became due while there was none.
+func (a *Archiver) next(ctx context.Context, source Source) error {
+	a.turn.Lock()
+	due, waits := a.main.due()
+	a.turn.Unlock()
+	chunk, err := next(ctx, source, due, waits)
 	if err != nil {
 		return err
 	}
+	a.turn.Lock()
+	defer a.turn.Unlock()
 	if chunk != nil {
-		if err := a.take(ctx, chunk); err != nil {
+		if err := a.letters(ctx, chunk); err != nil {
 			return err
 		}
+		if err := a.main.take(ctx, chunk); err != nil {
+			return err
+		}
+		a.reach(chunk.Last)
+		if chunk.Cut != nil {
+			a.define(*chunk.Cut)
+		}
 	}
-	return a.commitDue(ctx)
+	return a.main.commitDue(ctx)
 }
 
-// next waits for a chunk until something is due; then it returns none.
-func (a *Archiver) next(ctx context.Context, source Source) (*schemas.Chunk, error) {
-	wait := ctx
-	if due, ok := a.due(); ok {
-		var cancel context.CancelFunc
-		wait, cancel = context.WithDeadline(ctx, due)
-		defer cancel()
-	}
-	chunk, err := source.Next(wait)
-	if err != nil && ctx.Err() == nil && wait.Err() != nil {
-		return nil, nil
-	}
-	return chunk, err
-}
-
-// take goes through the steps 1, 2 and 5 with one chunk.
-func (a *Archiver) take(ctx context.Context, chunk *schemas.Chunk) error {
+// letters stores a chunk's rejects. Whatever type they are of, no table passes them before that.
+func (a *Archiver) letters(ctx context.Context, chunk *schemas.Chunk) error {
 	fresh := chunk.Rejects[:0:0]
 	for _, r := range chunk.Rejects {
 		if r.Seq > a.rejected {
 			fresh = append(fresh, r)
 		}
 	}
-	if len(fresh) > 0 {
-		if err := a.cfg.DeadLetters.DeadLetter(ctx, fresh); err != nil {
-			return fmt.Errorf("dead letters of %d to %d: %w", fresh[0].Seq, fresh[len(fresh)-1].Seq, err)
-		}
-		a.step(stepRejected)
+	if len(fresh) == 0 {
+		return nil
 	}
-	for _, t := range a.types {
-		if err := t.add(chunk); err != nil {
-			return err
-		}
+	if err := a.cfg.DeadLetters.DeadLetter(ctx, fresh); err != nil {
+		return fmt.Errorf("dead letters of %d to %d: %w", fresh[0].Seq, fresh[len(fresh)-1].Seq, err)
 	}
-	a.step(stepBuffered)
-	if chunk.Cut != nil {
-		return a.cross(ctx, chunk.Cut)
-	}
+	crash.At("history.rejected")
+	a.step(stepRejected)
 	return nil
 }
 
-// cross ends the epoch: when it returns, every type of the old and of the new definitions has a commit
-// whose txn is the cut's position, and nothing is buffered.
-func (a *Archiver) cross(ctx context.Context, cut *schemas.Cut) error {
-	stays := map[string]bool{}
-	for _, ev := range definedBy(*cut) {
-		stays[ev.Name] = true
-	}
-	for _, name := range a.names() {
-		t := a.types[name]
-		if t.position.Seq < cut.Position.Seq {
-			if err := t.commit(ctx, cut.Position, !stays[name]); err != nil {
-				return err
-			}
-		}
-		if !stays[name] {
-			t.reset()
-			delete(a.types, name)
-			a.forget(name)
-		}
-	}
-	a.step(stepCutTypes)
-	if err := a.begin(ctx, *cut, cut.Position); err != nil {
-		return err
-	}
-	a.step(stepCut)
-	return nil
+// reach notes how far the log has been read.
+func (a *Archiver) reach(at schemas.Position) {
+	a.at = at
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reached = at
 }
 
-func (a *Archiver) names() []string {
-	names := make([]string, 0, len(a.types))
-	for name := range a.types {
-		names = append(names, name)
+func (a *Archiver) define(cut schemas.Cut) {
+	a.defined = map[string]bool{}
+	for _, ev := range definedBy(cut) {
+		a.defined[ev.Name] = true
 	}
-	slices.Sort(names)
-	return names
+}
+
+// ready makes the positions known: they are those of all types now.
+func (a *Archiver) ready(cut schemas.Cut) {
+	a.define(cut)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun = true
 }
 
 func (a *Archiver) publish(t *archivedType) {
@@ -332,4 +367,18 @@ func (a *Archiver) forget(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.positions, name)
+}
+
+// isTrimmed tells whether a position lies before what the log still has.
+func isTrimmed(err error) bool {
+	var gone interface{ Trimmed() bool }
+	return errors.As(err, &gone) && gone.Trimmed()
+}
+
+// explain adds what heals an error to it.
+func (a *Archiver) explain(err error) error {
+	if isTrimmed(err) {
+		return fmt.Errorf("the log was trimmed before its events were in %s; run `watershed repair`, which says what can be saved: %w", a.cfg.Root, err)
+	}
+	return err
 }

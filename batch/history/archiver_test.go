@@ -35,7 +35,8 @@ type testMessage struct {
 type testLog struct {
 	messages []testMessage // sequence i+1
 	cuts     []schemas.Cut
-	chunk    int // messages in a chunk at most
+	chunk    int    // messages in a chunk at most
+	offset   uint64 // of the sequences, of a log begun anew
 	wait     bool
 
 	mu      sync.Mutex
@@ -49,7 +50,10 @@ func (l *testLog) position(seq uint64) schemas.Position {
 	return schemas.Position{Seq: seq, Hash: seq * 0x9E3779B97F4A7C15}
 }
 
-func (l *testLog) open(_ context.Context, after schemas.Position) (Source, schemas.Cut, error) {
+func (l *testLog) open(_ context.Context, after schemas.Position, types ...string) (Source, schemas.Cut, error) {
+	if after.Seq <= l.offset {
+		return &testSource{log: l, next: l.offset, after: &after, types: types}, l.cuts[0], nil
+	}
 	if after != l.position(after.Seq) {
 		return nil, schemas.Cut{}, fmt.Errorf("another log: %v", after)
 	}
@@ -59,7 +63,7 @@ func (l *testLog) open(_ context.Context, after schemas.Position) (Source, schem
 			cut = c
 		}
 	}
-	return &testSource{log: l, next: after.Seq}, cut, nil
+	return &testSource{log: l, next: after.Seq, types: types}, cut, nil
 }
 
 func (l *testLog) DeadLetter(_ context.Context, rejects []schemas.Reject) error {
@@ -75,15 +79,17 @@ func (l *testLog) DeadLetter(_ context.Context, rejects []schemas.Reject) error 
 var errEnd = errors.New("the script is at its end")
 
 type testSource struct {
-	log  *testLog
-	next uint64
+	log   *testLog
+	next  uint64
+	types []string          // empty: all
+	after *schemas.Position // of a log begun anew: where its reader stood
 }
 
 func (s *testSource) Close() {}
 
 func (s *testSource) Next(ctx context.Context) (*schemas.Chunk, error) {
 	l := s.log
-	if int(s.next) == len(l.messages) {
+	if s.next == l.offset+uint64(len(l.messages)) {
 		if l.wait {
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -92,16 +98,24 @@ func (s *testSource) Next(ctx context.Context) (*schemas.Chunk, error) {
 	}
 	c := &schemas.Chunk{After: l.position(s.next), Records: map[string]arrow.Record{}}
 	parts := map[string][]arrow.Record{}
-	for n := 0; n < l.chunk && int(s.next) < len(l.messages); n++ {
-		m := l.messages[s.next]
+	if s.after != nil {
+		c.After, s.after = *s.after, nil
+	}
+	for n := 0; n < l.chunk && s.next < l.offset+uint64(len(l.messages)); n++ {
+		m := l.messages[s.next-l.offset]
 		s.next++
 		switch {
 		case m.cut != nil:
 			c.Cut = m.cut
+		case len(s.types) > 0 && !slices.Contains(s.types, m.typ):
 		case m.reject:
 			c.Rejects = append(c.Rejects, schemas.Reject{Seq: s.next, Type: m.typ, Reason: "script"})
 		default:
-			parts[m.typ] = append(parts[m.typ], m.record)
+			rec := m.record
+			if len(s.types) > 0 { // another reader has the record: each decodes its own
+				rec = copied(rec)
+			}
+			parts[m.typ] = append(parts[m.typ], rec)
 		}
 		if c.Cut != nil {
 			break
@@ -112,6 +126,12 @@ func (s *testSource) Next(ctx context.Context) (*schemas.Chunk, error) {
 	}
 	c.Last = l.position(s.next)
 	return c, nil
+}
+
+// copied is a record of the same rows that shares nothing.
+func copied(rec arrow.Record) arrow.Record {
+	n := rec.NumRows()
+	return concat([]arrow.Record{rec.NewSlice(0, n), rec.NewSlice(0, 0)})
 }
 
 // smallEvent is a type with few columns.
@@ -371,7 +391,7 @@ func TestArchiverRefusesAnotherLog(t *testing.T) {
 	}
 	other := &testLog{messages: l.messages, cuts: l.cuts[:1], chunk: 1, letters: map[uint64]int{}}
 	cfg := other.archiver(t, root).cfg
-	cfg.Source = func(ctx context.Context, after schemas.Position) (Source, schemas.Cut, error) {
+	cfg.Source = func(ctx context.Context, after schemas.Position, _ ...string) (Source, schemas.Cut, error) {
 		after.Hash++
 		return other.open(ctx, after)
 	}

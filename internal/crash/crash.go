@@ -9,6 +9,17 @@ package crash
 // Places are all names that At is called with; a test holds the list against the source. They are
 // <package>.<what is done>, and mean: the step has just been taken, the next has not.
 var Places = [...]string{
+	"history.aside",
+	"history.begun",
+	"history.buffered",
+	"history.committed",
+	"history.cut",
+	"history.cut-old",
+	"history.file",
+	"history.files",
+	"history.level",
+	"history.rejected",
+	"history.widened",
 	"eventlog.anew-aside",
 	"eventlog.anew-marked",
 	"eventlog.anew-copied",

@@ -278,12 +278,12 @@ func (p *pipeline) archiver(seed uint64) (*loop, *history.Archiver) {
 	a, err := history.NewArchiver(history.ArchiverConfig{
 		Root: p.root, App: app, DeadLetters: p.log,
 		MaxRows: 1 + r.Int64N(3000), MaxAge: time.Duration(20+r.IntN(500)) * time.Millisecond,
-		Source: func(ctx context.Context, after schemas.Position) (history.Source, schemas.Cut, error) {
+		Source: func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 			cut, _, err := p.log.CutFor(ctx, after.Seq)
 			if err != nil {
 				return nil, cut, err
 			}
-			chunks, err := p.log.Chunks(ctx, after, eventlog.ChunkOptions{})
+			chunks, err := p.log.Chunks(ctx, after, eventlog.ChunkOptions{Types: types})
 			return chunks, cut, err
 		},
 	})

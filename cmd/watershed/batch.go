@@ -14,7 +14,8 @@ import (
 
 func (a *app) batchCmd() *cobra.Command {
 	var asJSON bool
-	var cfg batch.Config
+	var rebuild, replace bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "batch",
 		Short: "Recompute the views from history, audit, and make the result live",
@@ -34,22 +35,28 @@ shown differs from history without an explanation (or a rebuild found slices tha
 				return err
 			}
 			defer e.close()
-			if cfg.Replace && !cfg.Rebuild {
+			if replace && !rebuild {
 				return usage("--replace goes with --rebuild")
 			}
+			cfg := a.cfg.batch()
+			cfg.Rebuild, cfg.Replace, cfg.Wait = rebuild, replace, wait
 			if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
 				if cfg.Definitions, _, err = loadDefinitions(a.cfg.Definitions); err != nil {
 					return err
 				}
+			}
+			// What ClickHouse has lost is computed again; until then views must not show a part.
+			if _, err := a.checkStore(cmd.Context(), e); err != nil {
+				return err
 			}
 			report, err := a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
 			return a.batchDone(report, err, asJSON)
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&cfg.Rebuild, "rebuild", false, "recompute every slice, and fail where a finished value differs")
-	f.BoolVar(&cfg.Replace, "replace", false, "with --rebuild: make what was computed live even so")
-	f.DurationVar(&cfg.Wait, "wait", time.Minute, "how long the archiver and the speed layer may take to pass the cut")
+	f.BoolVar(&rebuild, "rebuild", false, "recompute every slice, and fail where a finished value differs")
+	f.BoolVar(&replace, "replace", false, "with --rebuild: make what was computed live even so")
+	f.DurationVar(&wait, "wait", time.Minute, "how long the archiver and the speed layer may take to pass the cut")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
@@ -86,14 +93,27 @@ func (a *app) batchDone(report *batch.Report, err error, asJSON bool) error {
 
 func (a *app) printReport(r *batch.Report) {
 	state := "live"
-	if r.Pinned {
+	switch {
+	case r.Pinned:
 		state = "kept; the live build is pinned (`watershed rollback --release`)"
+	case r.Gated:
+		state = "kept; the audit found more drift than --gate lets through (`watershed audit`)"
 	}
 	fmt.Fprintf(a.stdout, "build %d at position %d: %s after %.2f s\n", r.Build, r.Position, state, r.Seconds.Total)
 	fmt.Fprintf(a.stdout, "  slices      %d computed, %d reused\n", r.Slices.Computed, r.Slices.Reused)
 	fmt.Fprintf(a.stdout, "  events      %d read on %d dates, %d duplicates removed, %d conflicts\n", r.Events, r.Dates, r.Duplicates, r.Conflicts.Count)
+	for _, h := range r.HeldOver {
+		fmt.Fprintf(a.stdout, "  held over   %s at cut %d: %s\n", h.Type, h.Cut, h.Reason)
+	}
 	for _, audit := range r.Audit {
 		fmt.Fprintf(a.stdout, "  audit       %s\n", auditLine(audit))
+	}
+}
+
+// warnHeldOver logs the types that a build has only up to an older cut.
+func (a *app) warnHeldOver(r *batch.Report) {
+	for _, h := range r.HeldOver {
+		a.log.Warn("batch: a type is held over: its views show the slices of an older cut, and all that came since", "type", h.Type, "cut", h.Cut, "reason", h.Reason)
 	}
 }
 

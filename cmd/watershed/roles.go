@@ -14,11 +14,11 @@ import (
 	"watershed/speed"
 )
 
-// loops is the speed role: the worker and the archiver, which share nothing, and what keeps the
-// log short behind them.
+// loops is the speed role: the worker and the archiver, which share nothing, what keeps the log
+// short behind them, and what rebuilds ClickHouse when it has lost something.
 //
-//	log ──▶ worker ───▶ ClickHouse (states, epoch >= n)
-//	  ├───▶ archiver ─▶ history (Delta tables)
+//	log ──▶ worker ───▶ ClickHouse (states, epoch >= n) ◀── heal (a batch)
+//	  ├───▶ archiver ─▶ history (Delta tables) ─────────────┘
 //	  └◀─── trimmer (up to what both have)
 type loops struct {
 	a        *app
@@ -26,6 +26,7 @@ type loops struct {
 	worker   *speed.Worker
 	archiver *history.Archiver
 	trimmer  *trimmer // nil: the log is not trimmed
+	damaged  bool     // ClickHouse lacked something before the loops began
 
 	archiverRestarts atomic.Uint64 // times that the archiver started over after an error
 	batchFailures    atomic.Uint64 // batches of this process that failed
@@ -36,7 +37,15 @@ func (a *app) newLoops(ctx context.Context, e *engines) (*loops, error) {
 	if err := a.ensureCut(ctx, e.log); err != nil {
 		return nil, err
 	}
-	return a.loopsOf(e)
+	damage, err := a.checkStore(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	l, err := a.loopsOf(e)
+	if err == nil {
+		l.damaged = !damage.None()
+	}
+	return l, err
 }
 
 func (a *app) loopsOf(e *engines) (*loops, error) {
@@ -58,10 +67,11 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 // run runs the loops until ctx ends. One that stops says why and leaves the others running; the
 // role ends when worker and archiver have.
 func (l *loops) run(ctx context.Context) error {
-	trimming, stop := context.WithCancel(ctx)
+	beside, stop := context.WithCancel(ctx)
 	var g errgroup.Group
+	g.Go(func() error { l.heal(beside, l.damaged); return nil })
 	if l.trimmer != nil {
-		g.Go(func() error { l.trimmer.run(trimming); return nil })
+		g.Go(func() error { l.trimmer.run(beside); return nil })
 	}
 	errs := make(chan error, 2)
 	go func() { errs <- l.ended("speed", l.worker.Run(ctx)) }()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"watershed/batch"
 	"watershed/internal/decode"
 	"watershed/internal/eventlog"
 	"watershed/speed"
@@ -25,6 +26,10 @@ type tuning struct {
 	FlushEvery   time.Duration // how long states wait for their flush
 	Retention    span          // of history's files that no version needs any more
 	Trim         string        // "auto" or "off"
+
+	BatchMemory     int64      // bytes of states that wait to be inserted
+	DuplicateMemory int64      // bytes of what finds duplicates in a batch
+	Gate            batch.Gate // drift that keeps the live build live
 }
 
 const (
@@ -43,6 +48,9 @@ func (t *tuning) register(f *pflag.FlagSet) {
 	f.IntVar(&t.HorizonRows, "horizon-rows", 4_000_000, "most `events` that are remembered for that, 32 to 85 bytes each")
 	f.DurationVar(&t.FlushEvery, "flush-every", 100*time.Millisecond, "how long events wait until they show, at least")
 	f.Var(&t.Retention, "retention", "how long files of history stay that compaction or repair has replaced")
+	f.Int64Var(&t.BatchMemory, "batch-memory", 256<<20, "`bytes` of states that a batch keeps until they are inserted")
+	f.Int64Var(&t.DuplicateMemory, "duplicate-memory", 256<<20, "`bytes` in which a batch finds duplicates; dates that need more are read several times")
+	f.Var(&t.Gate, "gate", "`drift` above which a build does not go live: off, an amount like 0 or 250, or a share like 0.5%")
 	f.StringVar(&t.Trim, "trim", trimAuto, "what the log forgets: auto (what history has and nobody needs) or off (nothing)")
 }
 
@@ -60,6 +68,8 @@ func (t *tuning) validate() error {
 	check(t.HorizonRows >= 1000 && t.HorizonRows <= 100_000_000, "--horizon-rows %d: want 1000 to 100000000", t.HorizonRows)
 	check(t.FlushEvery >= 10*time.Millisecond && t.FlushEvery <= time.Minute, "--flush-every %s: want 10ms to 1m", t.FlushEvery)
 	check(t.Retention >= span(time.Hour), "--retention %s: want 1h or more: queries and batches that run still read what was replaced", t.Retention)
+	check(t.BatchMemory >= 1<<20, "--batch-memory %d: want 1048576 or more", t.BatchMemory)
+	check(t.DuplicateMemory >= 1<<20, "--duplicate-memory %d: want 1048576 or more", t.DuplicateMemory)
 	check(t.Trim == trimAuto || t.Trim == trimOff, "--trim %q: want auto or off", t.Trim)
 	return errors.Join(errs...)
 }
@@ -72,6 +82,10 @@ func (t *tuning) chunks() eventlog.ChunkOptions { return eventlog.ChunkOptions{}
 
 func (t *tuning) speed() speed.Config {
 	return speed.Config{FlushEvery: t.FlushEvery, Horizon: t.Horizon, HorizonRows: t.HorizonRows}
+}
+
+func (t *tuning) batch() batch.Config {
+	return batch.Config{Memory: t.BatchMemory, DuplicateMemory: t.DuplicateMemory, Gate: t.Gate}
 }
 
 // A span is a time.Duration that may also be written in days and years: 7d, 50y, 1d12h. A year

@@ -70,7 +70,7 @@ func (a *app) up(ctx context.Context, nightly time.Duration) (err error) {
 		})
 	})
 	if nightly >= 0 {
-		g.Go(func() error { return a.nightly(ctx, e, loops, nightly) })
+		g.Go(func() error { return loops.nightly(ctx, nightly) })
 	}
 	return g.Wait()
 }
@@ -103,10 +103,10 @@ func parseNightly(s string) (time.Duration, error) {
 }
 
 // nightly runs a batch every day. One that fails is reported; the next night tries again.
-func (a *app) nightly(ctx context.Context, e *engines, loops *loops, at time.Duration) error {
+func (l *loops) nightly(ctx context.Context, at time.Duration) error {
 	for {
 		next := nextNight(time.Now().UTC(), at)
-		a.log.Info("the next batch", "at", next.Format(time.RFC3339))
+		l.a.log.Info("the next batch", "at", next.Format(time.RFC3339))
 		wait := time.NewTimer(time.Until(next))
 		select {
 		case <-ctx.Done():
@@ -114,26 +114,34 @@ func (a *app) nightly(ctx context.Context, e *engines, loops *loops, at time.Dur
 			return nil
 		case <-wait.C:
 		}
-		cfg := batch.Config{History: a.cfg.History, App: a.appID(), Logger: a.log}
-		if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
-			set, from, err := loadDefinitions(a.cfg.Definitions)
-			if err != nil {
-				a.log.Error("batch: the definitions on disk have mistakes; the log's own are used", "directory", from, "error", err)
-			}
-			cfg.Definitions = set
-		}
-		report, err := batch.Run(ctx, e.log, e.db, cfg)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			loops.batchFailures.Add(1)
-			a.log.Error("batch: failed; what was live stays live", "error", err)
-		default:
-			a.log.Info("batch: done", "build", report.Build, "live", report.Flipped, "seconds", report.Seconds.Total,
-				"computed", report.Slices.Computed, "reused", report.Slices.Reused, "drifted", report.Drifted())
-		}
+		_, _ = l.batch(ctx) // it has said how it ended
 	}
+}
+
+// batch runs one batch and reports how it ended.
+func (l *loops) batch(ctx context.Context) (*batch.Report, error) {
+	a := l.a
+	cfg := a.cfg.batch()
+	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
+	if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
+		set, from, err := loadDefinitions(a.cfg.Definitions)
+		if err != nil {
+			a.log.Error("batch: the definitions on disk have mistakes; the log's own are used", "directory", from, "error", err)
+		}
+		cfg.Definitions = set
+	}
+	report, err := batch.Run(ctx, l.e.log, l.e.db, cfg)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		l.batchFailures.Add(1)
+		a.log.Error("batch: failed; what was live stays live", "error", err)
+	default:
+		a.log.Info("batch: done", "build", report.Build, "live", report.Flipped, "seconds", report.Seconds.Total,
+			"computed", report.Slices.Computed, "reused", report.Slices.Reused, "drifted", report.Drifted())
+		a.warnHeldOver(report)
+	}
+	return report, err
 }
 
 // nextNight is the first time after now that lies `at` after a UTC midnight.

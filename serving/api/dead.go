@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -19,8 +20,8 @@ type DeadLetters interface {
 	Counts(ctx context.Context) ([]DeadCount, error)
 	// List returns those that match, oldest first, at most filter.Limit; more says that there are others.
 	List(ctx context.Context, filter DeadFilter) (letters []DeadLetter, more bool, err error)
-	// Replay publishes those that match again, each once, and removes them when the log has them. Those that
-	// would not fit today's definitions either stay.
+	// Replay publishes those that match again, with the ids that they have, and removes each when the log has
+	// it. Those that do not fit today's definitions either stay.
 	Replay(ctx context.Context, filter DeadFilter) (DeadOutcome, error)
 	// Drop removes those that match for good.
 	Drop(ctx context.Context, filter DeadFilter) (DeadOutcome, error)
@@ -30,7 +31,7 @@ type DeadLetters interface {
 type DeadFilter struct {
 	IDs          []string // any of these
 	Type         string
-	Reason       string    // a part of the reason, letter case aside
+	Reason       string    // a part of the reason
 	Since, Until time.Time // when the log took the message: Since <= t < Until
 	Limit        int       // at most so many; 0: all
 }
@@ -73,15 +74,17 @@ type DeadCount struct {
 
 // A DeadOutcome is what became of dead letters.
 type DeadOutcome struct {
-	Replayed []Replayed   `json:"replayed,omitempty" doc:"Published again"`
+	Replayed int          `json:"replayed,omitempty" doc:"Published again, and no dead letters any more"`
 	Dropped  int          `json:"dropped,omitempty" doc:"Removed for good"`
-	Left     []DeadLetter `json:"left,omitempty" doc:"Not replayed: they do not fit today's definitions either; reason says why"`
+	Left     []DeadLetter `json:"left,omitempty" doc:"Not replayed: reason says why"`
 }
 
-// Replayed says where a dead letter is in the log now.
-type Replayed struct {
-	ID  string `json:"id"`
-	Seq uint64 `json:"seq" doc:"Sequence in the log"`
+// IsDeadID reports whether a text can be the id of a dead letter: message and row, like 42.3.
+func IsDeadID(id string) bool {
+	seq, row, ok := strings.Cut(id, ".")
+	_, seqErr := strconv.ParseUint(seq, 10, 64)
+	_, rowErr := strconv.Atoi(row)
+	return ok && seqErr == nil && rowErr == nil
 }
 
 const (
@@ -92,7 +95,7 @@ const (
 type deadFilterInput struct {
 	request
 	Type   string `query:"type" doc:"Event type"`
-	Reason string `query:"reason" doc:"Part of the reason, letter case aside"`
+	Reason string `query:"reason" doc:"Part of the reason"`
 	Since  string `query:"since" doc:"RFC 3339 or a date: taken by the log then or later"`
 	Until  string `query:"until" doc:"RFC 3339 or a date: taken by the log earlier"`
 	Limit  string `query:"limit" doc:"At most so many, oldest first"`
@@ -210,7 +213,11 @@ func (a *api) getDead(ctx context.Context, in *struct {
 	if err := only(in.query); err != nil {
 		return nil, err
 	}
-	letters, _, err := a.deps.DeadLetters.List(ctx, DeadFilter{IDs: []string{in.ID}, Limit: 1})
+	var letters []DeadLetter
+	var err error
+	if IsDeadID(in.ID) {
+		letters, _, err = a.deps.DeadLetters.List(ctx, DeadFilter{IDs: []string{in.ID}, Limit: 1})
+	}
 	switch {
 	case err != nil:
 		return nil, problem(Unavailable, "%w", err)
@@ -232,6 +239,11 @@ func deadFilter(in *deadActionInput) (f DeadFilter, err error) {
 	f = DeadFilter{IDs: s.IDs, Type: s.Type, Reason: s.Reason, Limit: s.Limit}
 	if err := f.between(s.Since, s.Until); err != nil {
 		return f, err
+	}
+	for _, id := range s.IDs {
+		if !IsDeadID(id) {
+			return f, badParameter("ids", "%q is no id of a dead letter, like 42.3", id)
+		}
 	}
 	if s.Limit < 0 {
 		return f, badParameter("limit", "want a number from 1 on")

@@ -48,7 +48,7 @@ func (f *dlqFilter) register(flags *pflag.FlagSet, limit int) {
 	flags.StringVar(&f.Reason, "reason", "", "with this `text` in the reason")
 	flags.StringVar(&f.since, "since", "", "taken by the log at this `time` or later (RFC 3339, or a date)")
 	flags.StringVar(&f.until, "until", "", "taken by the log before this `time`")
-	flags.IntVar(&f.Limit, "limit", limit, "at most so many, oldest first; 0: all")
+	flags.IntVar(&f.Limit, "limit", limit, "at most so many, in the order in which they were stored; 0: all")
 }
 
 // read checks the flags and returns the filter.
@@ -101,7 +101,7 @@ func (a *app) dlqListCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List dead letters, oldest first, and count them by reason",
+		Short: "List dead letters",
 		Example: `  watershed dlq list --reason 'field delay'
   watershed dlq list --type departure --since 2001-07-01 --limit 0 --json`,
 		Args: cobra.NoArgs,

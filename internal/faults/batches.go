@@ -20,11 +20,12 @@ type batches struct {
 	log   *os.File
 	r     *rand.Rand
 	every time.Duration // pause between two runs at most
-	arm   func() string // the crash place of the next run
-	died  func(place string, by syscall.Signal)
 
-	gate sync.Mutex    // held while no run must begin
-	now  chan struct{} // holds a token when the next run shall begin at once
+	gate sync.Mutex                           // held during a run; guards what follows
+	arm  func() string                        // the crash places of the next run; nil: none
+	died func(said string, by syscall.Signal) // is told how each run ended, and what it said
+
+	now chan struct{} // holds a token when the next run shall begin at once
 
 	mu    sync.Mutex // guards what follows
 	cmd   *exec.Cmd  // running; nil: none
@@ -82,7 +83,7 @@ func (b *batches) run(ctx context.Context) error {
 // once runs one batch. With started it tells when the process runs.
 func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 	place := ""
-	if b.arm != nil && started == nil {
+	if started == nil && b.arm != nil { // the gate is held
 		place = b.arm()
 	}
 	cmd := command(b.bin, []string{"batch", "--json", "--wait", "15s"}, b.env, place)
@@ -114,7 +115,7 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 			o.drifted += a.Drifted
 		}
 	}
-	fmt.Fprintf(b.log, "--- %s: batch %d ended: %s %s\n%s", time.Now().UTC().Format(time.RFC3339Nano), n, cmd.ProcessState, place, said.String())
+	fmt.Fprintf(b.log, "--- %s: batch %d ended: %s\n%s", time.Now().UTC().Format(time.RFC3339Nano), n, cmd.ProcessState, said.String())
 	if o.drifted > 0 {
 		fmt.Fprintf(b.log, "%s\n", out.Bytes())
 	}
@@ -127,8 +128,8 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 		b.done = max(b.done, n)
 	}
 	b.mu.Unlock()
-	if b.died != nil && started == nil {
-		b.died(place, signalOf(cmd.ProcessState))
+	if started == nil && b.died != nil {
+		b.died(o.said, signalOf(cmd.ProcessState))
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func (l *life) named(ctx context.Context, said func() string) (string, error) {
 
 // heal runs the command that a message named, once. A command that does not heal leaves the life as it is.
 func (l *life) heal(ctx context.Context, command string) error {
-	out, err := l.command(ctx, "", strings.Fields(command)...)
+	out, err := l.healer(ctx, strings.Fields(command)...)
 	if err != nil {
 		return fmt.Errorf("%w: `watershed %s`: %w: %s", errNotHealed, command, err, lastLines(out, 3))
 	}

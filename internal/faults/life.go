@@ -48,6 +48,8 @@ type life struct {
 	importGen  map[string]*generator
 	imports    int
 
+	healer func(ctx context.Context, args ...string) (string, error) // runs a command that heals
+
 	tally *tally
 	ctx   context.Context // of all that runs; ends with close
 	end   context.CancelFunc
@@ -66,6 +68,7 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 		r:   rand.New(rand.NewPCG(seed, 1)),
 		env: make(map[string][]string), proxies: make(map[string]*faultproxy.Proxy), importGen: make(map[string]*generator),
 	}
+	l.healer = l.once
 	inner, end := context.WithCancel(ctx)
 	l.end = end
 	l.group, l.ctx = errgroup.WithContext(inner)
@@ -208,6 +211,22 @@ func (l *life) importSome(ctx context.Context) error {
 	return nil
 }
 
+// knownEvents writes a file of events that were published before.
+func (l *life) knownEvents() (path string, err error) {
+	path = l.path("again.ndjson")
+	var text []byte
+	l.ledger.mu.Lock()
+	for _, m := range l.ledger.acked {
+		for _, e := range m.Events {
+			if e.Type == "sale" && len(text) < 8<<10 {
+				text = append(text, e.line()...)
+			}
+		}
+	}
+	l.ledger.mu.Unlock()
+	return path, os.WriteFile(path, text, 0o644)
+}
+
 // persist runs a command until it succeeds.
 func (l *life) persist(ctx context.Context, args ...string) (string, error) {
 	for {
@@ -216,6 +235,11 @@ func (l *life) persist(ctx context.Context, args ...string) (string, error) {
 			return out, err
 		}
 	}
+}
+
+// once runs a command once.
+func (l *life) once(ctx context.Context, args ...string) (string, error) {
+	return l.command(ctx, "", args...)
 }
 
 // command runs a watershed command as an operator would.

@@ -21,11 +21,11 @@ type service struct {
 	path string
 	args []string
 	env  []string
-	log  *os.File                              // what all its runs say
-	arm  func() string                         // the crash place of the next run; nil: none
-	died func(place string, by syscall.Signal) // told of each end
+	log  *os.File // what all its runs say
 
-	gate sync.Mutex // held while the process must not be started
+	gate sync.Mutex                           // held while the process must not be started; guards what follows
+	arm  func() string                        // the crash places of the next run; nil: none
+	died func(said string, by syscall.Signal) // is told how each run ended, and what it said
 
 	mu     sync.Mutex // guards what follows
 	cmd    *exec.Cmd  // running; nil: none
@@ -82,7 +82,7 @@ func (s *service) run(ctx context.Context) error {
 			s.gate.Unlock()
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
-		gone := make(chan struct{})
+		gone, began := make(chan struct{}), s.said()
 		s.mu.Lock()
 		s.cmd, s.gone = cmd, gone
 		s.starts++
@@ -93,14 +93,16 @@ func (s *service) run(ctx context.Context) error {
 		_ = cmd.Wait() // how it ended is in ProcessState
 		stop()
 		by := signalOf(cmd.ProcessState)
-		fmt.Fprintf(s.log, "--- %s: pid %d ended: %s %s\n", time.Now().UTC().Format(time.RFC3339Nano), cmd.Process.Pid, cmd.ProcessState, place)
+		fmt.Fprintf(s.log, "--- %s: pid %d ended: %s\n", time.Now().UTC().Format(time.RFC3339Nano), cmd.Process.Pid, cmd.ProcessState)
 		s.mu.Lock()
 		s.cmd = nil
 		s.mu.Unlock()
 		close(gone)
+		s.gate.Lock()
 		if s.died != nil {
-			s.died(place, by)
+			s.died(s.since(began), by)
 		}
+		s.gate.Unlock()
 		if pause(ctx, restartAfter) != nil {
 			return nil
 		}

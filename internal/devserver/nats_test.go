@@ -1,12 +1,17 @@
 package devserver_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -109,5 +114,62 @@ func TestNATSRefusesATakenPortAndATakenDirectory(t *testing.T) {
 	}
 	if locked.Holder.PID != os.Getpid() {
 		t.Errorf("holder: got %d; want this process", locked.Holder.PID)
+	}
+}
+
+// TestNATSLivesThroughAFullDisk fills the disk while messages are published, and makes room again: the same
+// client goes on, and all that was acknowledged is there.
+func TestNATSLivesThroughAFullDisk(t *testing.T) {
+	dir, ok := devtest.SmallDisk(t, "64m")
+	if !ok {
+		return
+	}
+	cfg := devserver.NATSConfig{Dir: filepath.Join(dir, "nats"), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	n := devtest.StartNATS(t, cfg)
+	js := stream(t, n)
+	s, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "log", Subjects: []string{"events.>"}, Storage: jetstream.FileStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	acked := make(map[uint64]string)
+	publish := func(text string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ack, err := js.Publish(ctx, "events.x", []byte(text))
+		if err == nil {
+			acked[ack.Sequence] = text
+		}
+		return err
+	}
+	for range 2 {
+		for i := range 10 {
+			if err := publish(strings.Repeat(strconv.Itoa(i), 50<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		free := devtest.FillDisk(t, dir)
+		for i := 0; ; i++ {
+			if err := publish(strings.Repeat("x", 500<<10)); err != nil {
+				break
+			} else if i == 200 {
+				t.Fatal("a full disk takes messages without end")
+			}
+		}
+		if other, err := devserver.StartNATS(t.Context(), devserver.NATSConfig{Dir: filepath.Join(dir, "other")}); err == nil {
+			other.Close()
+			t.Error("started on a full disk; want an error that says so")
+		}
+		free()
+		for end := time.Now().Add(time.Minute); publish("again") != nil; {
+			if time.Now().After(end) {
+				t.Fatal("the server does not take messages again")
+			}
+		}
+	}
+	for seq, text := range acked {
+		msg, err := s.GetMsg(t.Context(), seq)
+		if err != nil || string(msg.Data) != text {
+			t.Errorf("message %d, which was acknowledged: got %v", seq, err)
+		}
 	}
 }

@@ -63,9 +63,7 @@ func TestComposeRuns(t *testing.T) {
 	serve := strings.Split(strings.ReplaceAll(strings.Join(c.Services["endpoint"].Command, "\n"), "0.0.0.0:8484", listen), "\n")
 	runService(t, env("endpoint"), serve...)
 	eventually(t, "a ready endpoint", func() (bool, string) { return askEndpoint(t, listen, "GET", "/readyz", "") })
-	if ok, msg := healthy("endpoint"); !ok {
-		t.Errorf("the endpoint is not healthy: %s", msg)
-	}
+	eventually(t, "a healthy endpoint", func() (bool, string) { return healthy("endpoint") })
 
 	stdout, stderr, code := command(t, env("batch"), c.Services["batch"].Command...)
 	if code != exitOK || !bytes.Contains(stdout, []byte(`"flipped": true`)) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,14 +22,10 @@ const (
 // deadLetters is the log's dead letters as commands and endpoint want them.
 type deadLetters struct {
 	log    *eventlog.Log
-	limits decode.Limits
-
 	counts *deadCounts
 }
 
-func (a *app) deadLetters(log *eventlog.Log) deadLetters {
-	return deadLetters{log: log, limits: a.cfg.limits(), counts: &deadCounts{}}
-}
+func newDeadLetters(log *eventlog.Log) deadLetters { return deadLetters{log, &deadCounts{}} }
 
 // deadCounts remembers what has been counted, so that only new letters are read.
 type deadCounts struct {
@@ -176,13 +173,13 @@ func (d deadLetters) Replay(ctx context.Context, f api.DeadFilter) (out api.Dead
 // fit returns a function that says why a letter does not fit the definitions of the log's last
 // cut; empty if it does.
 func (d deadLetters) fit(ctx context.Context) (func(*eventlog.DeadLetter) string, error) {
-	set, err := lastDefinitions(ctx, d.log)
-	if err != nil {
-		return nil, err
+	cut, ok, err := d.log.LastCut(ctx)
+	if err != nil || !ok {
+		return nil, errors.Join(err, eventlog.ErrNoCut)
 	}
 	decoders := make(map[string]*decode.Decoder)
 	return func(l *eventlog.DeadLetter) string {
-		ev := set.Event(l.Type)
+		ev := cut.Definitions.Event(l.Type)
 		if ev == nil {
 			return fmt.Sprintf("event type %s is not defined", l.Type)
 		}
@@ -191,7 +188,7 @@ func (d deadLetters) fit(ctx context.Context) (func(*eventlog.DeadLetter) string
 		}
 		dec := decoders[l.Type]
 		if dec == nil {
-			dec = decode.New(ev, d.limits)
+			dec = decode.New(ev, eventlog.Limits(&cut))
 			decoders[l.Type] = dec
 		}
 		bad := dec.Append(l.Payload, l.Seq, time.Now()) // when it will be in the log

@@ -93,7 +93,7 @@ func (a *app) withDead(ctx context.Context, do func(api.DeadLetters) error) erro
 		return err
 	}
 	defer log.Close()
-	return do(a.deadLetters(log))
+	return do(newDeadLetters(log))
 }
 
 func (a *app) dlqListCmd() *cobra.Command {

@@ -100,7 +100,7 @@ func (a *app) publish(ctx context.Context, log *eventlog.Log, eventType string, 
 		return nil, err
 	}
 	defer pub.Close()
-	check := decode.New(ev, a.cfg.limits())
+	check := decode.New(ev, eventlog.Limits(&cut))
 	done := &published{}
 	var message bytes.Buffer
 	events, line := 0, 0

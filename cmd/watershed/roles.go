@@ -50,14 +50,14 @@ func (a *app) newLoops(ctx context.Context, e *engines) (*loops, error) {
 
 func (a *app) loopsOf(e *engines) (*loops, error) {
 	archiver, err := history.NewArchiver(history.ArchiverConfig{
-		Root: a.cfg.History, App: a.appID(), Source: archiverSource(e.log, a.cfg.chunks()), DeadLetters: e.log, Log: a.log,
+		Root: a.cfg.History, App: a.appID(), Source: archiverSource(e.log), DeadLetters: e.log, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("archiver: %w", err)
 	}
 	cfg := a.cfg.tuning.speed()
 	cfg.Logger = a.log
-	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log, a.cfg.chunks()}, e.db, cfg)}
+	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log}, e.db, cfg)}
 	if a.cfg.Trim == trimAuto {
 		l.trimmer = newTrimmer(l)
 	}

@@ -60,7 +60,7 @@ func (a *app) deps(e *engines, loops *loops) api.Deps {
 		Catalog: &catalog{e: e}, Log: logState{e.log}, Version: version, Logger: a.log,
 		Audits: func(ctx context.Context) ([]schemas.Audit, error) { return e.db.Audits(ctx, 1) },
 	}
-	d.DeadLetters = a.deadLetters(e.log)
+	d.DeadLetters = newDeadLetters(e.log)
 	tables := &archive{a: a}
 	d.History = func(ctx context.Context) ([]api.TypeStatus, error) {
 		cut, ok, err := e.log.LastCut(ctx)

@@ -12,8 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"watershed/batch"
-	"watershed/internal/decode"
-	"watershed/internal/eventlog"
 	"watershed/speed"
 )
 
@@ -42,8 +40,8 @@ const (
 
 func (t *tuning) register(f *pflag.FlagSet) {
 	t.Past, t.Future, t.Retention = span(50*year), span(day), span(7*day)
-	f.Var(&t.Past, "past", "how far an event's time may lie before it was published; what is older goes to the dead letters")
-	f.Var(&t.Future, "future", "how far an event's time may lie after it was published")
+	f.Var(&t.Past, "past", "how far an event's time may lie before it was published; what is older goes to the dead letters; from the next cut on")
+	f.Var(&t.Future, "future", "how far an event's time may lie after it was published; likewise")
 	f.DurationVar(&t.Horizon, "horizon", 15*time.Minute, "`stretch` of log in which the speed layer finds duplicates; the batch finds all")
 	f.IntVar(&t.HorizonRows, "horizon-rows", 4_000_000, "most `events` that are remembered for that, 32 to 85 bytes each")
 	f.DurationVar(&t.FlushEvery, "flush-every", 100*time.Millisecond, "how long events wait until they show, at least")
@@ -73,12 +71,6 @@ func (t *tuning) validate() error {
 	check(t.Trim == trimAuto || t.Trim == trimOff, "--trim %q: want auto or off", t.Trim)
 	return errors.Join(errs...)
 }
-
-func (t *tuning) limits() decode.Limits {
-	return decode.Limits{Past: time.Duration(t.Past), Future: time.Duration(t.Future)}
-}
-
-func (t *tuning) chunks() eventlog.ChunkOptions { return eventlog.ChunkOptions{} }
 
 func (t *tuning) speed() speed.Config {
 	return speed.Config{FlushEvery: t.FlushEvery, Horizon: t.Horizon, HorizonRows: t.HorizonRows}

@@ -13,25 +13,20 @@ import (
 // log is made to fit them.
 
 // speedLog is the log as the speed layer reads it.
-type speedLog struct {
-	*eventlog.Log
-	opts eventlog.ChunkOptions
-}
+type speedLog struct{ *eventlog.Log }
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, l.opts)
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
 }
 
 // archiverSource opens the log as the archiver reads it, with the cut that holds there.
-func archiverSource(log *eventlog.Log, opts eventlog.ChunkOptions) history.OpenSource {
+func archiverSource(log *eventlog.Log) history.OpenSource {
 	return func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 		cut, _, err := log.CutFor(ctx, after.Seq)
 		if err != nil {
 			return nil, cut, err
 		}
-		opts := opts
-		opts.Types = types
-		chunks, err := log.Chunks(ctx, after, opts)
+		chunks, err := log.Chunks(ctx, after, eventlog.ChunkOptions{Types: types})
 		if err != nil {
 			return nil, cut, err
 		}

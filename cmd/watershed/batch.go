@@ -50,6 +50,11 @@ shown differs from history without an explanation (or a rebuild found slices tha
 				return err
 			}
 			report, err := a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
+			if err == nil {
+				if _, err := a.vacuum(cmd.Context(), e, false); err != nil {
+					a.log.Error("vacuum: failed; files of history that nobody needs stay", "error", err)
+				}
+			}
 			return a.batchDone(report, err, asJSON)
 		},
 	}

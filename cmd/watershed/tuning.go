@@ -65,7 +65,7 @@ func (t *tuning) validate() error {
 	check(t.Horizon >= time.Second && t.Horizon <= 7*day, "--horizon %s: want 1s to 168h; its events are kept in memory", t.Horizon)
 	check(t.HorizonRows >= 1000 && t.HorizonRows <= 100_000_000, "--horizon-rows %d: want 1000 to 100000000", t.HorizonRows)
 	check(t.FlushEvery >= 10*time.Millisecond && t.FlushEvery <= time.Minute, "--flush-every %s: want 10ms to 1m", t.FlushEvery)
-	check(t.Retention >= span(time.Hour), "--retention %s: want 1h or more: queries and batches that run still read what was replaced", t.Retention)
+	check(t.Retention >= span(time.Hour) && t.Retention <= span(30*day), "--retention %s: want 1h to 30d: what runs still reads what was replaced", t.Retention)
 	check(t.BatchMemory >= 1<<20, "--batch-memory %d: want 1048576 or more", t.BatchMemory)
 	check(t.DuplicateMemory >= 1<<20, "--duplicate-memory %d: want 1048576 or more", t.DuplicateMemory)
 	check(t.Trim == trimAuto || t.Trim == trimOff, "--trim %q: want auto or off", t.Trim)

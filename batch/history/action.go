@@ -101,6 +101,8 @@ const (
 	tagImport  = "import"
 )
 
+const versionDigits = 20
+
 func versionName(v int64) string { return fmt.Sprintf("%020d.json", v) }
 
 func encodeActions(actions []action) ([]byte, error) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/parquet-go/parquet-go"
 
+	"watershed/internal/crash"
 	"watershed/internal/durable"
 )
 
@@ -21,8 +22,8 @@ const (
 	checkpointSuffix   = ".checkpoint.parquet"
 	lastCheckpointName = "_last_checkpoint"
 
-	// tombstoneAge is how long a checkpoint remembers a removed file, for engines that vacuum.
-	tombstoneAge = 7 * 24 * time.Hour
+	// tombstoneAge is how long a checkpoint remembers a removed file, for vacuum.
+	tombstoneAge = 30 * 24 * time.Hour
 )
 
 // lastCheckpoint is the content of _last_checkpoint.
@@ -59,7 +60,11 @@ func (t *Table) writeCheckpoint(s *state) error {
 	if err := durable.PutIfAbsent(t.checkpointPath(s.version), b.Bytes()); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	crash.At("history.checkpoint")
 	// If we stop here, the hint names an older checkpoint: readers read more commits than they need.
+	if t.lastCheckpoint() > s.version {
+		return nil
+	}
 	hint, err := json.Marshal(lastCheckpoint{Version: s.version, Size: int64(len(rows))})
 	if err != nil {
 		return err

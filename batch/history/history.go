@@ -26,7 +26,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -107,11 +106,11 @@ func readOnly(dir string) *Table {
 
 // Exists tells whether root has a table of that event type.
 func Exists(root, eventType string) (bool, error) {
-	_, err := os.Stat(filepath.Join(root, eventType, logDirName, versionName(0)))
+	names, err := readOnly(filepath.Join(root, eventType)).logNames()
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, err
+	return len(names) > 0, err
 }
 
 // Event is the definition that the table was opened with.
@@ -239,6 +238,9 @@ func (t *Table) find(ctx context.Context, app string, value int64) (int64, error
 			return 0, err
 		}
 		actions, err := t.readCommit(v)
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0, ErrNoSnapshot // vacuum took it away: nobody keeps that position
+		}
 		if err != nil {
 			return 0, err
 		}

@@ -1,10 +1,8 @@
 package history
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,13 +98,28 @@ func (t *Table) load(ctx context.Context) error {
 	if err := t.refresh(ctx); err != nil {
 		return err
 	}
+	names, err := t.logNames()
+	if err != nil {
+		return err
+	}
 	switch {
+	case len(names) > 0 && names[len(names)-1].version > t.state.version && t.missing(t.state.version+1):
+		// The commits behind a hole count: without them their files would be gone, and the next commit would
+		// take the hole's number.
+		return &CorruptError{t.commitPath(t.state.version + 1), fmt.Errorf("the commit is missing, though %s is there", names[len(names)-1].name)}
 	case t.state.version < 0:
 		return fmt.Errorf("%s: %w", t.logDir(), fs.ErrNotExist)
 	case t.state.meta == nil || t.state.protocol == nil:
 		return &CorruptError{t.logDir(), errors.New("no metaData or no protocol in the log")}
 	}
 	return nil
+}
+
+// missing tells whether there is no commit of that version, for good: another process may have put it
+// since it was looked for.
+func (t *Table) missing(v int64) bool {
+	_, err := os.Stat(t.commitPath(v))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // refresh reads the commits that came since. A name that is taken holds a whole commit, so the first
@@ -157,8 +170,8 @@ func (t *Table) replay(ctx context.Context, version int64) (*state, error) {
 	return s, nil
 }
 
-// fromCheckpoint reads the newest readable checkpoint at or below version, or starts from nothing:
-// commits are never deleted, so a checkpoint only saves time.
+// fromCheckpoint reads the newest readable checkpoint at or below version, or starts from nothing. Vacuum
+// keeps two checkpoints and all commits behind the first, so that one may be damaged.
 func (t *Table) fromCheckpoint(version int64) (*state, error) {
 	for v := version / checkpointEvery * checkpointEvery; v > 0; v -= checkpointEvery {
 		s, err := t.readCheckpoint(v)
@@ -195,24 +208,17 @@ func (t *Table) put(version int64, actions []action) error {
 	return durable.PutIfAbsent(t.commitPath(version), text)
 }
 
-// lastCheckpoint is the version that _last_checkpoint names, or that of the newest checkpoint in the
-// directory if the hint is absent or damaged; 0 if there is none.
+// lastCheckpoint is the version of the newest checkpoint in the directory; 0 if there is none. The hint
+// in _last_checkpoint is for other engines: two writers may leave it at the older of theirs.
 func (t *Table) lastCheckpoint() int64 {
-	var hint lastCheckpoint
-	text, err := os.ReadFile(filepath.Join(t.logDir(), lastCheckpointName))
-	if err == nil && json.Unmarshal(bytes.TrimSpace(text), &hint) == nil && hint.Version > 0 {
-		return hint.Version
-	}
-	var newest int64
-	names, err := filepath.Glob(filepath.Join(t.logDir(), "*"+checkpointSuffix))
+	names, err := t.logNames()
 	if err != nil {
 		return 0
 	}
-	for _, name := range names {
-		var v int64
-		if _, err := fmt.Sscanf(filepath.Base(name), "%d"+checkpointSuffix, &v); err == nil {
-			newest = max(newest, v)
+	for _, n := range slices.Backward(names) {
+		if n.checkpoint {
+			return n.version
 		}
 	}
-	return newest
+	return 0
 }

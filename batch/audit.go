@@ -97,7 +97,7 @@ func (r *run) audit(ctx context.Context, w *work) error {
 		a := schemas.Audit{View: p.Name(), Plan: p.Hash, Build: r.cut.Number, Baseline: r.base.Number}
 		switch {
 		case spec == nil:
-			a.Skipped = fmt.Sprintf("build %d, live until now, does not cover this definition", r.base.Number)
+			a.Skipped = r.unaudited(p, w.snaps[p.Event.Name])
 		case !passed[p.Hash]:
 			a.Skipped = fmt.Sprintf("the speed layer has not passed cut %d within %s", r.cut.Number, r.cfg.Wait)
 		default:

@@ -36,7 +36,6 @@ const Role = "batch"
 // Log is what a run needs of the log.
 type Log interface {
 	LastCut(ctx context.Context) (schemas.Cut, bool, error)
-	Cut(ctx context.Context, number uint64) (schemas.Cut, error)
 	// PublishCut publishes the cut after `last`. It fails if that is not the last one any more.
 	PublishCut(ctx context.Context, last schemas.Cut, definitions, retiring schemas.Set) (schemas.Cut, error)
 	// Next returns a number above floor that was never returned for the counter.
@@ -62,6 +61,13 @@ type Store interface {
 	Positions(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error)
 	Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (schemas.Audit, error)
 	SaveAudits(ctx context.Context, term uint64, audits []schemas.Audit) error
+
+	// Check says what ClickHouse has lost of what the views rest on, and Seal makes those views throw
+	// that would answer without it.
+	Check(ctx context.Context) (schemas.Damage, error)
+	Seal(ctx context.Context, d schemas.Damage) error
+	// Begins says from where on the plans' speed states are complete; a plan without any is absent.
+	Begins(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error)
 
 	Live(ctx context.Context) (schemas.Live, error)
 	Build(ctx context.Context, number uint64) (schemas.Build, error)
@@ -150,7 +156,8 @@ type run struct {
 	plans  []*view.Plan
 	tables map[string]*history.Table // by event type
 	live   schemas.Live              // before the flip
-	base   schemas.Build             // the live build
+	base   schemas.Build             // the live build; it covers nothing if ClickHouse has lost it
+	damage schemas.Damage            // what ClickHouse has lost of what the views rest on
 	report Report
 
 	speedPast bool // the speed layer has passed the cut with every plan
@@ -241,8 +248,30 @@ func (r *run) lease(ctx context.Context) error {
 	if newest != r.term {
 		return &fencedError{newest}
 	}
-	if r.live, err = r.store.Live(ctx); err != nil {
+	return r.readLive(ctx)
+}
+
+// readLive reads the live build, and looks at what ClickHouse has of it. Views that would answer
+// without what is missing answer with an error from here on, until this run's build, or a later
+// one, is live: everything is computed again that is not there.
+func (r *run) readLive(ctx context.Context) (err error) {
+	if r.damage, err = r.store.Check(ctx); err != nil {
+		return err
+	}
+	if !r.damage.None() {
+		r.cfg.Logger.Warn("batch: ClickHouse has lost some of the live build or of the speed states; it is computed again", "missing", r.damage.String())
+		if err := r.store.Seal(ctx, r.damage); err != nil {
+			return err
+		}
+	}
+	var none interface{ NoLive() bool }
+	r.live, err = r.store.Live(ctx)
+	if err != nil && !(errors.As(err, &none) && none.NoLive()) {
 		return fmt.Errorf("read the live build: %w", err)
+	}
+	if r.damage.All != "" { // whichever build was live, no view shows it, and no pin holds it
+		r.live.Pinned, r.base = false, schemas.Build{Number: r.live.Build}
+		return nil
 	}
 	if r.base, err = r.store.Build(ctx, r.live.Build); err != nil {
 		return fmt.Errorf("read build %d, which is live: %w", r.live.Build, err)

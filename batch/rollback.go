@@ -3,17 +3,23 @@ package batch
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
 
-// Rollback makes build `number` live, pinned or not, under a term of its own. The build must
-// cover every plan that the live one covers.
-func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned bool) (schemas.Live, error) {
-	r := &run{log: log, store: store}
+// Rollback makes a build live, pinned or not, under a term of its own. Choose names the build; it is
+// called when no other batch can change what is live any more. The build must cover every plan that
+// the live one covers, and what the speed layer has must reach back to it.
+func Rollback(ctx context.Context, log Log, store Store, choose func(context.Context, schemas.Live) (uint64, error), pinned bool) (schemas.Live, error) {
+	r := &run{cfg: Config{Logger: slog.Default()}, log: log, store: store}
 	if err := r.lease(ctx); err != nil {
+		return schemas.Live{}, err
+	}
+	number, err := choose(ctx, r.live)
+	if err != nil {
 		return schemas.Live{}, err
 	}
 	to, err := store.Build(ctx, number)
@@ -27,7 +33,7 @@ func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned b
 			}
 		}
 	}
-	shown, err := r.folded(ctx, to)
+	shown, err := r.folded(to)
 	if err != nil {
 		return schemas.Live{}, err
 	}
@@ -35,6 +41,9 @@ func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned b
 		if _, covered := to.Plans[plan]; covered && !slices.ContainsFunc(shown, func(p *view.Plan) bool { return p.Hash == plan }) {
 			return schemas.Live{}, fmt.Errorf("build %d cannot be shown: since its cut %d the speed layer has not folded plan %.8s throughout, and events would be missing", number, to.Cut, plan)
 		}
+	}
+	if err := r.speedReachesBack(ctx, shown, to); err != nil {
+		return schemas.Live{}, err
 	}
 	if err := r.speedIsPast(ctx, shown, number); err != nil {
 		return schemas.Live{}, err
@@ -45,6 +54,22 @@ func Rollback(ctx context.Context, log Log, store Store, number uint64, pinned b
 		return schemas.Live{}, fmt.Errorf("publish views: %w", err)
 	}
 	return flip(ctx, log, store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
+}
+
+// speedReachesBack refuses a build if the speed states of a plan begin behind the cut up to which the
+// build has it: what lies between would be missing.
+func (r *run) speedReachesBack(ctx context.Context, shown []*view.Plan, to schemas.Build) error {
+	begins, err := r.store.Begins(ctx, shown)
+	if err != nil {
+		return err
+	}
+	for _, p := range shown {
+		if at, from := to.Plans[p.Hash].Cut, begins[p.Hash].Epoch; from > at {
+			return fmt.Errorf("build %d cannot be shown: it has view %s up to cut %d, the speed layer has not folded it between that and cut %d, and events would be missing",
+				to.Number, p.Name(), at, from)
+		}
+	}
+	return nil
 }
 
 // speedIsPast refuses an older build while the speed layer has not reached what the live one holds:
@@ -66,34 +91,23 @@ func (r *run) speedIsPast(ctx context.Context, shown []*view.Plan, number uint64
 	return nil
 }
 
-// folded returns the plans of a build that every cut since the build's own defines, or keeps as
-// retiring: only their epochs are complete.
-func (r *run) folded(ctx context.Context, to schemas.Build) ([]*view.Plan, error) {
+// folded returns the plans of a build that the speed layer folds today: what is not is not shown
+// again, as its states end somewhere.
+func (r *run) folded(to schemas.Build) (shown []*view.Plan, err error) {
 	if r.last == nil {
 		return nil, nil
 	}
-	var shown []*view.Plan
-	for n := max(to.Cut, 1); n <= r.last.Number; n++ {
-		cut, err := r.log.Cut(ctx, n)
+	for _, set := range []*schemas.Set{&r.last.Definitions, &r.last.Retiring} {
+		plans, err := view.CompileSet(set)
 		if err != nil {
-			return nil, fmt.Errorf("definitions since build %d: %w", to.Number, err)
+			return nil, fmt.Errorf("definitions of cut %d: %w", r.last.Number, err)
 		}
-		defined, err := view.CompileSet(&cut.Definitions)
-		if err != nil {
-			return nil, fmt.Errorf("definitions of cut %d: %w", n, err)
+		for _, p := range plans {
+			_, covered := to.Plans[p.Hash]
+			if covered && !slices.ContainsFunc(shown, func(q *view.Plan) bool { return q.Hash == p.Hash }) {
+				shown = append(shown, p)
+			}
 		}
-		if n == max(to.Cut, 1) {
-			shown = defined
-			continue
-		}
-		retiring, err := view.CompileSet(&cut.Retiring)
-		if err != nil {
-			return nil, fmt.Errorf("definitions of cut %d: %w", n, err)
-		}
-		still := slices.Concat(defined, retiring)
-		shown = slices.DeleteFunc(shown, func(p *view.Plan) bool {
-			return !slices.ContainsFunc(still, func(q *view.Plan) bool { return q.Hash == p.Hash })
-		})
 	}
 	return shown, nil
 }

@@ -77,7 +77,7 @@ func TestRollbackOverAHoleIsRefused(t *testing.T) {
 	take(was)
 	w.publish(hits(150, 160, 1, 0))
 	w.level()
-	if _, err := batch.Rollback(t.Context(), w.log, w.db, first.Build, true); err == nil || !strings.Contains(err.Error(), "has not folded") {
+	if _, err := w.rollback(first.Build, true); err == nil || !strings.Contains(err.Error(), "has not folded") {
 		t.Errorf("rollback to build %d: %v; want that events would be missing", first.Build, err)
 	}
 	w.batch(nil)
@@ -93,12 +93,12 @@ func TestRollbackPastTheSpeedLayerIsRefused(t *testing.T) {
 	first := w.batch(nil)
 	w.publish(hits(100, 150, 1, 0))
 	w.batch(nil)
-	if _, err := batch.Rollback(t.Context(), w.log, w.db, first.Build, true); err == nil || !strings.Contains(err.Error(), "cannot be shown yet") {
+	if _, err := w.rollback(first.Build, true); err == nil || !strings.Contains(err.Error(), "cannot be shown yet") {
 		t.Errorf("rollback to build %d: %v; want that the speed layer is behind", first.Build, err)
 	}
 	w.exact()
 	w.fold()
-	_, err := batch.Rollback(t.Context(), w.log, w.db, first.Build, true)
+	_, err := w.rollback(first.Build, true)
 	w.check(err)
 	totals := fmt.Sprintf("SELECT hits FROM %s.total", w.name)
 	if got := w.rows(totals); len(got) != 1 || strings.TrimSpace(got[0]) != "150" {

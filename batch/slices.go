@@ -16,7 +16,8 @@ import (
 // A work is what the slices step hands on: the build, and for each plan what to audit.
 type work struct {
 	build schemas.Build
-	specs map[string]*schemas.AuditSpec // by plan hash; plans that the live build covers
+	snaps snapshots
+	specs map[string]*schemas.AuditSpec // by plan hash; plans that can be audited
 }
 
 // add puts a slice into the build.
@@ -24,6 +25,25 @@ func (w *work) add(p *view.Plan, s schemas.Slice) {
 	of := w.build.Plans[p.Hash]
 	of.Slices = append(of.Slices, s)
 	w.build.Plans[p.Hash] = of
+}
+
+// unaudited says why a plan cannot be compared with what was shown of it; empty if it can.
+func (r *run) unaudited(p *view.Plan, snap *snapshot) string {
+	base, covered := r.base.Plans[p.Hash]
+	missing := r.damage.Of(p.Hash)
+	switch {
+	case snap == nil && covered:
+		return fmt.Sprintf("history of %s has not reached cut %d: the view stays at cut %d", p.Event.Name, r.cut.Number, base.Cut)
+	case snap == nil:
+		return fmt.Sprintf("history of %s has not reached cut %d, and no build has the view", p.Event.Name, r.cut.Number)
+	case missing != "":
+		return "what was shown until now was not whole: " + missing
+	case !covered:
+		return fmt.Sprintf("build %d, live until now, does not cover this definition", r.base.Number)
+	case snap.lost:
+		return fmt.Sprintf("history has cleared away what cut %d was built from", base.Cut)
+	}
+	return ""
 }
 
 // A job computes slices of one date: its files are read once for all plans that need it.
@@ -54,16 +74,25 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 	w := &work{
 		build: schemas.Build{Number: r.cut.Number, Cut: r.cut.Number, Position: r.cut.Position, Definitions: r.cut.Definitions,
 			Plans: make(map[string]schemas.Covered), At: time.Now().UTC()},
+		snaps: snaps,
 		specs: make(map[string]*schemas.AuditSpec),
 	}
 	old := make(map[string]map[string]schemas.Slice) // by plan, then key
 	for _, p := range r.plans {
+		base, covered := r.base.Plans[p.Hash]
+		snap := snaps[p.Event.Name]
+		if snap == nil { // held over
+			if covered {
+				w.build.Plans[p.Hash] = base
+			}
+			continue
+		}
 		w.build.Plans[p.Hash] = schemas.Covered{Cut: r.cut.Number, Position: r.cut.Position}
-		if base, covered := r.base.Plans[p.Hash]; covered {
+		if covered && r.unaudited(p, snap) == "" {
 			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: base.Cut, To: r.cut.Number}
 		}
 		var err error
-		if old[p.Hash], err = r.whole(ctx, p, snaps[p.Event.Name]); err != nil {
+		if old[p.Hash], err = r.whole(ctx, p, snap); err != nil {
 			return nil, fmt.Errorf("slices of view %s: %w", p.Name(), err)
 		}
 	}
@@ -120,6 +149,9 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 	var jobs []*job
 	for _, ev := range r.cut.Definitions.Events {
 		snap := snaps[ev.Name]
+		if snap == nil {
+			continue
+		}
 		for _, d := range snap.dates {
 			j := &job{snap: snap, date: d}
 			for _, p := range r.plans {
@@ -130,8 +162,8 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild {
 					t.reuse = &s
 				}
-				_, covered := r.base.Plans[p.Hash]
-				t.audited = covered && (t.reuse == nil || t.base == nil || t.reuse.ID != t.base.ID)
+				audit := w.specs[p.Hash] != nil
+				t.audited = audit && (t.reuse == nil || t.base == nil || t.reuse.Key != t.base.Key)
 				if t.reuse == nil {
 					j.targets = append(j.targets, t)
 					continue

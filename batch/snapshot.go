@@ -11,7 +11,7 @@ import (
 	"watershed/schemas"
 )
 
-// snapshots is what history holds at the cut, by event type.
+// snapshots is what history holds at the cut, by event type. A type that is held over is absent.
 type snapshots map[string]*snapshot
 
 type snapshot struct {
@@ -19,6 +19,7 @@ type snapshot struct {
 	dates []date
 
 	baseAt uint64 // stream sequence of the cut up to which the live build has the type; 0: it has nothing
+	lost   bool   // what the live build was made from is not known any more
 }
 
 // A date is the input of one date's slices.
@@ -29,34 +30,114 @@ type date struct {
 }
 
 // snapshots waits until the archiver has committed every type up to the cut, and returns what
-// the tables held in exactly those commits.
+// the tables held in exactly those commits. Types that have no such commit when the time is up are
+// held over: the other types do not wait for them longer than that. If there is none, that is an error.
 func (r *run) snapshots(ctx context.Context) (snapshots, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
-	defer cancel()
-	out := make(snapshots)
-	for i, ev := range r.cut.Definitions.Events {
-		r.cfg.Progress(Progress{Step: "snapshots", Done: int64(i), Total: int64(len(r.cut.Definitions.Events)), Unit: "tables", Detail: ev.Name})
-		table, err := r.table(ctx, ev)
-		if err != nil {
-			return nil, err
-		}
-		at, err := r.await(ctx, table)
-		if err != nil {
-			return nil, err
-		}
-		before, baseAt := &history.Snapshot{}, r.baseAt(ev)
-		if baseAt > 0 {
-			before, err = table.SnapshotAt(ctx, r.cfg.App, baseAt)
-			if errors.Is(err, history.ErrNoSnapshot) { // the type is younger than the live build
-				before, err = &history.Snapshot{}, nil
+	events := r.cut.Definitions.Events
+	deadline := time.NewTimer(r.cfg.Wait)
+	defer deadline.Stop()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	out, missing := make(snapshots), make(map[string]error)
+	for {
+		for _, ev := range events {
+			if out[ev.Name] != nil {
+				continue
 			}
-			if err != nil {
-				return nil, err
+			r.cfg.Progress(Progress{Step: "snapshots", Done: int64(len(out)), Total: int64(len(events)), Unit: "tables", Detail: ev.Name})
+			s, err := r.snapshot(ctx, ev)
+			switch {
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			case err != nil:
+				missing[ev.Name] = err
+			default:
+				out[ev.Name] = s
+				delete(missing, ev.Name)
 			}
 		}
-		out[ev.Name] = &snapshot{table, divide(at.Files, before.Files), baseAt}
+		if len(missing) == 0 {
+			return out, nil
+		}
+		select {
+		case <-poll.C:
+		case <-deadline.C:
+			if len(out) == 0 {
+				return nil, r.notArchived(events, missing)
+			}
+			r.holdOver(missing)
+			return out, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+}
+
+// snapshot is what history holds of a type at the cut; an error if it has not come as far, or
+// cannot be read.
+func (r *run) snapshot(ctx context.Context, ev *schemas.Event) (*snapshot, error) {
+	// The archiver makes a table when it passes the first cut that defines the type. It may be
+	// another process, and a Delta log tells nobody when it grows.
+	table, err := r.table(ctx, ev)
+	if err != nil {
+		return nil, err
+	}
+	at, err := table.SnapshotAt(ctx, r.cfg.App, r.cut.Position.Seq)
+	if err != nil {
+		return nil, err
+	}
+	out := &snapshot{table: table, baseAt: r.baseAt(ev)}
+	before := &history.Snapshot{}
+	if out.baseAt > 0 {
+		before, err = table.SnapshotAt(ctx, r.cfg.App, out.baseAt)
+		if errors.Is(err, history.ErrNoSnapshot) { // its commit was cleared away
+			before, out.lost, err = &history.Snapshot{}, true, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	out.dates = divide(at.Files, before.Files)
 	return out, nil
+}
+
+// notArchived says why there is nothing to build from.
+func (r *run) notArchived(events []*schemas.Event, missing map[string]error) error {
+	for _, ev := range events {
+		if err := missing[ev.Name]; err != nil && !errors.Is(err, history.ErrNoSnapshot) {
+			return fmt.Errorf("history of %s: %w", ev.Name, err)
+		}
+	}
+	return fmt.Errorf("the archiver has not committed %s up to cut %d (position %d) within %s: is `watershed speed` or `watershed up` running? "+
+		"The next run will use what this one computed", events[0].Name, r.cut.Number, r.cut.Position.Seq, r.cfg.Wait)
+}
+
+// holdOver books the types that the build has only up to an older cut.
+func (r *run) holdOver(missing map[string]error) {
+	for _, ev := range r.cut.Definitions.Events {
+		err := missing[ev.Name]
+		if err == nil {
+			continue
+		}
+		h := HeldOver{Type: ev.Name, Reason: err.Error()}
+		if errors.Is(err, history.ErrNoSnapshot) {
+			h.Reason = fmt.Sprintf("the archiver has not committed it up to cut %d (position %d) within %s", r.cut.Number, r.cut.Position.Seq, r.cfg.Wait)
+		}
+		for _, p := range r.plans {
+			if p.Event.Name != ev.Name {
+				continue
+			}
+			if base, covered := r.base.Plans[p.Hash]; covered {
+				h.Cut = base.Cut
+				h.Views = append(h.Views, p.Name())
+			} else {
+				h.Uncovered = append(h.Uncovered, p.Name())
+			}
+		}
+		r.report.HeldOver = append(r.report.HeldOver, h)
+		r.cfg.Logger.Warn("batch: a type is held over: its views keep the slices of the live build, and the speed layer adds the rest",
+			"type", h.Type, "cut", h.Cut, "views", h.Views, "without an answer", h.Uncovered, "reason", h.Reason)
+	}
 }
 
 // baseAt is the stream sequence of the cut up to which the live build has the plans of a type. It
@@ -70,8 +151,7 @@ func (r *run) baseAt(ev *schemas.Event) (seq uint64) {
 	return seq
 }
 
-// table opens a type's table. The archiver makes it when it passes the first cut that defines
-// the type, so an absent one is waited for.
+// table opens a type's table.
 func (r *run) table(ctx context.Context, ev *schemas.Event) (*history.Table, error) {
 	if t := r.tables[ev.Name]; t != nil {
 		return t, nil
@@ -82,31 +162,6 @@ func (r *run) table(ctx context.Context, ev *schemas.Event) (*history.Table, err
 	}
 	r.tables[ev.Name] = t
 	return t, nil
-}
-
-// await polls for the commit at the cut: the archiver may be another process, and a Delta log
-// tells nobody when it grows.
-func (r *run) await(ctx context.Context, t *history.Table) (*history.Snapshot, error) {
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		s, err := t.SnapshotAt(ctx, r.cfg.App, r.cut.Position.Seq)
-		if err == nil {
-			return s, nil
-		}
-		if !errors.Is(err, history.ErrNoSnapshot) {
-			return nil, err
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return nil, fmt.Errorf("the archiver has not committed %s up to cut %d (position %d) within %s: is `watershed speed` or `watershed up` running? "+
-					"The next run will use what this one computed", t.Event().Name, r.cut.Number, r.cut.Position.Seq, r.cfg.Wait)
-			}
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // divide sorts files into dates, in an order that depends on their content alone.

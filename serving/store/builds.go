@@ -16,7 +16,7 @@ type NotFoundError struct{ Build uint64 }
 
 func (e *NotFoundError) Error() string { return fmt.Sprintf("there is no build %d", e.Build) }
 
-// Live says which build the merged views show.
+// Live says which build the merged views show; a *NoLiveError if nothing does.
 func (db *DB) Live(ctx context.Context) (schemas.Live, error) { return readLive(ctx, db.client) }
 
 func readLive(ctx context.Context, c *client) (schemas.Live, error) {
@@ -31,7 +31,7 @@ func readLive(ctx context.Context, c *client) (schemas.Live, error) {
 		return schemas.Live{}, fmt.Errorf("read the live build: %w", err)
 	}
 	if len(got) != 1 {
-		return schemas.Live{}, fmt.Errorf("read the live build: table live of database %s is empty", c.database)
+		return schemas.Live{}, fmt.Errorf("read the live build: %w", &NoLiveError{c.database})
 	}
 	l := got[0]
 	return schemas.Live{Flip: l.Flip, Build: l.Build, Cut: l.Cut, Pinned: l.Pinned, At: time.UnixMicro(l.Micros).UTC()}, nil

@@ -28,8 +28,12 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 		}
 	}
 	for _, l := range layouts {
-		// The fence of the speed table is made last: with it, everything is there.
-		if !have[l.speed()+"_fence"] {
+		if !l.complete(have) {
+			// A table that was there before and is gone took states with it. If we stop after this,
+			// the plan's view throws until the next build; if before, the table is missing still.
+			if err := db.sealLost(ctx, l, have); err != nil {
+				return fmt.Errorf("view %s lacks a table: %w", l.view, err)
+			}
 			for _, sql := range db.planSQL(l) {
 				if err := db.exec(ctx, sql); err != nil {
 					return fmt.Errorf("create the tables of view %s: %w", l.view, err)
@@ -43,6 +47,32 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 		}
 	}
 	return nil
+}
+
+// complete reports whether all tables of the plan are there.
+func (l *layout) complete(have map[string]bool) bool {
+	for _, table := range []string{l.batch(), l.speed()} {
+		if !have[table] || !have[table+"_in"] || !have[table+"_fence"] {
+			return false
+		}
+	}
+	return true
+}
+
+// sealLost ends the answers of a plan that has been in use and of which a table with states is gone.
+func (db *DB) sealLost(ctx context.Context, l *layout, have map[string]bool) error {
+	if have[l.batch()] && have[l.speed()] {
+		return nil
+	}
+	got, err := rows[struct {
+		Used  uint64 `ch:"used"`
+		Until uint64 `ch:"until"`
+	}](ctx, db.client, fmt.Sprintf("SELECT count() AS used, max(reached) + 1 AS until FROM (SELECT epoch AS reached FROM %[1]s WHERE plan = %[4]s UNION ALL SELECT epoch FROM %[2]s WHERE plan = %[4]s UNION ALL SELECT at_cut FROM %[3]s WHERE plan = %[4]s)",
+		db.name("positions"), db.name("begins"), db.name("builds"), literal(l.hash)))
+	if err != nil || len(got) != 1 || got[0].Used == 0 {
+		return err
+	}
+	return db.Seal(ctx, schemas.Damage{Plans: []schemas.PlanDamage{{Plan: l.hash, View: l.view, Until: got[0].Until}}})
 }
 
 // planSQL makes a plan's tables.
@@ -88,7 +118,7 @@ func (db *DB) planSQL(l *layout) []string {
 // coverEmpty makes build 0 cover a plan, as long as it is the live one: afterwards it is only
 // kept to roll back to.
 func (db *DB) coverEmpty(ctx context.Context, l *layout) error {
-	sql := fmt.Sprintf("INSERT INTO %[1]s (build, cut, plan, date, slice, term) SELECT 0, 0, %[3]s, 0, 0, 0 FROM system.one WHERE (SELECT count() FROM %[1]s WHERE build = 0 AND plan = %[3]s) = 0 AND (SELECT argMax(build, flip) FROM %[2]s) = 0", db.name("builds"), db.name("live"), literal(l.hash))
+	sql := fmt.Sprintf("INSERT INTO %[1]s (build, cut, plan, date, slice, term) SELECT 0, 0, %[3]s, 0, 0, 0 FROM system.one WHERE (SELECT count() FROM %[1]s WHERE build = 0 AND plan = %[3]s) = 0 AND (SELECT count() > 0 AND argMax(build, flip) = 0 FROM %[2]s)", db.name("builds"), db.name("live"), literal(l.hash))
 	return db.exec(ctx, sql)
 }
 

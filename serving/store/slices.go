@@ -118,15 +118,20 @@ func (db *DB) insertSlices(ctx context.Context, l *layout, term uint64, parts []
 // none is absent.
 func (db *DB) CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error) {
 	l := layoutOf(p)
+	counts, err := db.countSlices(ctx, l.batch(), ids)
+	return counts, wrapf(err, "count slices of view %s", l.view)
+}
+
+func (db *DB) countSlices(ctx context.Context, table string, ids []uint64) (map[uint64]uint64, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	got, err := rows[struct {
 		Slice uint64 `ch:"slice"`
 		Rows  uint64 `ch:"rows"`
-	}](ctx, db.client, fmt.Sprintf("SELECT _slice AS slice, count() AS rows FROM %s WHERE _slice IN (%s) GROUP BY slice", db.name(l.batch()), list(ids)))
+	}](ctx, db.client, fmt.Sprintf("SELECT _slice AS slice, count() AS rows FROM %s WHERE _slice IN (%s) GROUP BY slice", db.name(table), list(ids)))
 	if err != nil {
-		return nil, fmt.Errorf("count slices of view %s: %w", l.view, err)
+		return nil, err
 	}
 	out := make(map[uint64]uint64, len(got))
 	for _, r := range got {

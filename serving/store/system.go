@@ -76,8 +76,10 @@ func (db *DB) createSystem(ctx context.Context) error {
 		}
 	}
 	// The views' first answer: the empty build at the beginning of the log. Two processes that
-	// both write it write the same.
-	first := fmt.Sprintf("INSERT INTO %[1]s (flip, build, cut, pinned, term) SELECT 0, 0, 0, false, 0 FROM system.one WHERE (SELECT count() FROM %[1]s) = 0", db.name("live"))
+	// both write it write the same. Where a batch has ever run, the row was lost: then the views
+	// throw until the next one, since the beginning of the log may be gone.
+	first := fmt.Sprintf("INSERT INTO %[1]s (flip, build, cut, pinned, term) SELECT 0, 0, 0, false, 0 FROM system.one WHERE (SELECT count() FROM %[1]s) = 0 AND (SELECT count() FROM %[2]s WHERE role = %[3]s) = 0 AND (SELECT count() FROM %[4]s WHERE build > 0) = 0",
+		db.name("live"), db.name("terms"), literal(RoleBatch), db.name("builds"))
 	if err := db.exec(ctx, first); err != nil {
 		return fmt.Errorf("begin table live: %w", err)
 	}

@@ -46,7 +46,7 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 func (db *DB) mergedSQL(l *layout, outputs func(view.Measure, []string) []string) string {
 	columns := names("", l.columns())
 	plan := literal(l.hash)
-	return fmt.Sprintf(`WITH (SELECT argMax(build, flip) FROM %[1]s) AS _build,
+	return fmt.Sprintf(`WITH (SELECT if(throwIf(count() = 0, 'no build is live; run a batch'), 0, argMax(build, flip)) FROM %[1]s) AS _build,
 (SELECT if(throwIf(count() = 0, %[2]s), 0, max(at_cut)) FROM %[3]s WHERE build = _build AND plan = %[4]s) AS _cut
 SELECT %[5]s FROM (
 SELECT %[6]s FROM %[7]s WHERE _slice IN (SELECT slice FROM %[3]s WHERE build = _build AND plan = %[4]s) AND _cut >= 0

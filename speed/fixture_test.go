@@ -212,11 +212,19 @@ func (w *world) shows(db *sink) {
 	}
 }
 
+func query(sql string) store.Query { return store.Query{SQL: sql} }
+
 // epochs fails the test unless the stored states of each epoch hold the epoch's events.
 func (w *world) epochs(db *sink, p *view.Plan) {
 	w.t.Helper()
+	w.epochsFrom(db, p, 0)
+}
+
+// epochsFrom is the same for the epochs from one on.
+func (w *world) epochsFrom(db *sink, p *view.Plan, from uint64) {
+	w.t.Helper()
 	got := make(map[uint64]map[string][2]int64)
-	for _, row := range w.rows(db, fmt.Sprintf("SELECT _epoch, site, sum(hits) AS h, sum(n) AS s FROM %s.%s__speed GROUP BY _epoch, site", db.name, p.ID())) {
+	for _, row := range w.rows(db, fmt.Sprintf("SELECT _epoch, site, sum(hits) AS h, sum(n) AS s FROM %s.%s__speed WHERE _epoch >= %d GROUP BY _epoch, site", db.name, p.ID(), from)) {
 		e := uint64(w.number(row[0]))
 		if got[e] == nil {
 			got[e] = make(map[string][2]int64)

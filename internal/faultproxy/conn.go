@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"net"
 	"sync"
+	"time"
 )
 
 // maxHeld is how many bytes of one direction the proxy takes in before it makes the sender wait.
 const maxHeld = 64 << 20
+
+// goodbye is how long a server may take to close a connection that was broken.
+const goodbye = time.Second
 
 // A conn is one client's connection. The proxy's mutex guards its fields.
 type conn struct {
@@ -60,7 +64,7 @@ func (c *conn) read(from *net.TCPConn, s *stream) {
 		} else if n > 0 {
 			c.answered = true
 		}
-		if s != &c.answers || c.fault != DropAnswers {
+		if !c.broken && (s != &c.answers || c.fault != DropAnswers) {
 			s.buf = append(s.buf, b[:n]...)
 		}
 		s.ended = s.ended || err != nil
@@ -138,10 +142,17 @@ func (c *conn) set(f Fault) {
 	c.answers.moved.Broadcast()
 }
 
+// reset breaks the connection. The client sees a reset. The server sees an end, whatever it still
+// sends is read for a moment: a reset in the middle of a packet ends ClickHouse's library, which
+// stands for a server in tests, as a whole.
 func (c *conn) reset() {
+	if c.broken {
+		return
+	}
 	c.broken = true
 	abort(c.client)
-	abort(c.server)
+	_ = c.server.CloseWrite() // it may be gone already
+	_ = c.server.SetReadDeadline(time.Now().Add(goodbye))
 	c.requests.moved.Broadcast()
 	c.answers.moved.Broadcast()
 }

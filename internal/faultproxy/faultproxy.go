@@ -87,8 +87,8 @@ func (p *Proxy) Once(match string, turns int, f Fault) <-chan struct{} {
 	return p.once.hit
 }
 
-// Reset breaks all open connections: both sides see a reset, and what was held or is under way is
-// lost. The fault of new connections stays.
+// Reset breaks all open connections: clients see a reset, the server sees that they have ended, and
+// what was held or is under way is lost. The fault of new connections stays.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,7 +13,10 @@ import (
 	"watershed/internal/crash"
 )
 
-const contentHeader = "Content-Type"
+const (
+	contentHeader  = "Content-Type"
+	publishTimeout = 10 * time.Second // for an acknowledgement
+)
 
 // ErrLogFull is the error of a publish that the log refused because it has reached its
 // max_bytes. Nothing was forgotten for it and nothing of it is in the log.
@@ -56,7 +59,12 @@ const (
 // once, and its first sequence is returned again; msgID may be empty. Errors are
 // *PublishErrors; unless one is ErrLogFull it leaves open whether the message is in the log.
 func (l *Log) Publish(ctx context.Context, eventType string, payload []byte, msgID string) (seq uint64, err error) {
-	ack, err := l.js.PublishMsg(ctx, l.eventMessage(eventType, payload, msgID))
+	connected, end := l.whileConnected(ctx, publishTimeout)
+	defer end()
+	ack, err := l.js.PublishMsg(connected, l.eventMessage(eventType, payload, msgID))
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		err = fmt.Errorf("%w (the connection was lost before it answered)", ErrUnreachable)
+	}
 	if err != nil {
 		return 0, &PublishError{Type: eventType, ID: msgID, Payload: payload, Err: classify(err)}
 	}

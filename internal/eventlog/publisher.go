@@ -95,12 +95,36 @@ func (p *Publisher) Flush(ctx context.Context) (last uint64, err error) {
 	return last, err
 }
 
-// Close gives up what is not acknowledged. Flush first to know what the log has.
+// Close gives up what is not acknowledged. Flush first to know what the log has. The log keeps a
+// subscription for each Publisher that it had until it is closed itself: the library's own way to
+// end one leaves a goroutine behind if it comes too early.
 func (p *Publisher) Close() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.closed = true
-	p.mu.Unlock()
-	p.js.CleanupPublisher()
+	for _, s := range p.again {
+		p.giveUp(s, errPublisherClosed)
+	}
+	for _, s := range p.inFlight {
+		p.giveUp(s, errPublisherClosed)
+	}
+	p.again = nil
+	clear(p.inFlight)
+	p.signal()
+}
+
+var errPublisherClosed = errors.New("the publisher was closed")
+
+// giveUp settles a message that the log is not known to have. p.mu is held.
+func (p *Publisher) giveUp(s *sent, err error) {
+	p.open--
+	p.failed = append(p.failed, &PublishError{Type: s.eventType, ID: s.msg.Header.Get(jetstream.MsgIDHeader), Payload: s.msg.Data, Err: classify(err)})
+}
+
+// signal wakes those who wait for a change. p.mu is held.
+func (p *Publisher) signal() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // settleUntil sends again what has to be, until at most n messages are open.
@@ -156,6 +180,12 @@ func (p *Publisher) send(s *sent) {
 	// from a late one to an earlier attempt.
 	msg := *s.msg
 	p.mu.Lock()
+	if p.closed {
+		p.giveUp(s, errPublisherClosed)
+		p.signal()
+		p.mu.Unlock()
+		return
+	}
 	p.inFlight[&msg] = s
 	p.mu.Unlock()
 	if _, err := p.js.PublishMsgAsync(&msg); err != nil {
@@ -175,18 +205,16 @@ func (p *Publisher) settle(msg *nats.Msg, seq uint64, err error) {
 		return
 	}
 	delete(p.inFlight, msg)
-	p.open--
 	switch {
 	case err == nil:
+		p.open--
 		p.last = max(p.last, seq)
-	case !p.closed && passes(err) && time.Since(s.since) < p.opts.Patience:
-		p.open++
+	case passes(err) && time.Since(s.since) < p.opts.Patience:
 		p.again = append(p.again, s)
 	default:
-		p.failed = append(p.failed, &PublishError{Type: s.eventType, ID: s.msg.Header.Get(jetstream.MsgIDHeader), Payload: s.msg.Data, Err: classify(err)})
+		p.giveUp(s, err)
 	}
-	close(p.changed)
-	p.changed = make(chan struct{})
+	p.signal()
 }
 
 // passes reports that an error may not come again: not an answer of the stream itself, and not

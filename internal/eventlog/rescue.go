@@ -93,7 +93,6 @@ func (r *rescue) copy(ctx context.Context, kept schemas.Position, mark uint64) e
 	if err != nil {
 		return err
 	}
-	defer send.js.CleanupPublisher()
 	err = r.log.walk(ctx, r.log.stream, after, nil, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		eventType, ok := strings.CutPrefix(msg.Subject(), eventSubject)
 		if !ok || meta.Sequence.Stream >= mark {

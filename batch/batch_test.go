@@ -161,7 +161,7 @@ func TestPinned(t *testing.T) {
 	first := w.batch(nil)
 	w.publish(hits(100, 200, 1, 0))
 	w.batch(nil)
-	live, err := batch.Rollback(t.Context(), w.log, w.db, first.Build, true)
+	live, err := w.rollback(first.Build, true)
 	w.check(err)
 	if live.Build != first.Build || !live.Pinned {
 		t.Errorf("live is %+v; want build %d, pinned", live, first.Build)
@@ -173,7 +173,7 @@ func TestPinned(t *testing.T) {
 		t.Errorf("got %+v; want that a pinned build stays", pinned)
 	}
 	w.exact()
-	live, err = batch.Rollback(t.Context(), w.log, w.db, pinned.Build, false)
+	live, err = w.rollback(pinned.Build, false)
 	w.check(err)
 	if live.Build != pinned.Build || live.Pinned {
 		t.Errorf("live is %+v; want build %d", live, pinned.Build)
@@ -199,10 +199,10 @@ func TestRollbackBehindAChange(t *testing.T) {
 	w.level()
 	w.batch(nil)
 	w.exact()
-	if _, err := batch.Rollback(t.Context(), w.log, w.db, first.Build, true); err == nil || !strings.Contains(err.Error(), "does not cover") {
+	if _, err := w.rollback(first.Build, true); err == nil || !strings.Contains(err.Error(), "does not cover") {
 		t.Errorf("got %v; want that build %d does not cover the view", err, first.Build)
 	}
-	_, err := batch.Rollback(t.Context(), w.log, w.db, changed.Build, true)
+	_, err := w.rollback(changed.Build, true)
 	w.check(err)
 	w.exact()
 }

@@ -24,10 +24,13 @@ verdict() {
 	case $(grep -m1 '^pan:1:' "$1") in
 	'') if grep -q 'errors: 0' "$1" && ! grep -qE 'max search depth too small|out of memory|memory limit' "$1"; then echo holds; else echo "search not finished"; fi ;;
 	*many==0*) echo no-double ;;
-	*'all=='*) echo no-loss ;;
+	*'all==set'*|*'all=='*) echo no-loss ;;
 	*'n>lastCut'*) echo "cut number twice" ;;
 	*'x>=seen'*) echo "an answer goes back" ;;
 	*'builds>>'*) echo "the view does not answer" ;;
+	*'raced'*) echo "the view throws" ;;
+	*'set==all'*) echo "an acknowledged event is lost" ;;
+	*archived*) echo "in neither history nor log" ;;
 	*'assertion violated  !('*|*'assertion violated !('*) echo reached ;;
 	*) grep -m1 '^pan:1:' "$1" | cut -c8-60 ;;
 	esac
@@ -78,11 +81,22 @@ check holds slow-reader         -DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DK
 check holds progress            -DEVENTS=2 -DSESSIONS=2 -DRUNS=2 -DBATCHES=1 -DPROGRESS
 check holds literal             -DEVENTS=2 -DSESSIONS=2 -DRUNS=1 -DBATCHES=1 -DLITERAL
 
+# A log that is trimmed, plans that are left behind by it, plans that are held over, and a log begun anew.
+check holds trim                -DEVENTS=1 -DSESSIONS=2 -DRUNS=2 -DTRIMS=1
+check holds trim-rollback       -DEVENTS=1 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DBATCHES=1 -DKEEP=1 -DTRIMS=2
+check holds held-over           -DEVENTS=1 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DKEEP=1 -DHELD=2
+check holds anew                -DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=1 -DBATCHES=1 -DROLLBACKS=0 -DANEW
+check holds anew-takeover       -DEVENTS=1 -DSESSIONS=2 -DRUNS=1 -DBATCHES=1 -DROLLBACKS=0 -DANEW
+
 # The model is not empty: what should happen can.
 check reached goal-slice-used-again  -DEVENTS=2 -DSESSIONS=1 -DRUNS=2 -DGOAL_SLICE_USED_AGAIN
 check reached goal-all-seen-by-speed -DEVENTS=2 -DSESSIONS=2 -DRUNS=1 -DGOAL_ALL_FOLDED
 check reached goal-rolled-back       -DEVENTS=2 -DSESSIONS=1 -DRUNS=2 -DKEEP=1 -DGOAL_ROLLED_BACK
 check reached goal-garbage           -DEVENTS=3 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DROLLBACKS=0 -DGOAL_GARBAGE
+
+check reached goal-stranded          -DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=1 -DBATCHES=1 -DTRIMS=1 -DGOAL_STRANDED
+check reached goal-anew              -DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=1 -DBATCHES=1 -DANEW -DGOAL_ANEW
+check reached goal-held-over         -DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DBATCHES=1 -DHELD=1 -DGOAL_HELD_OVER
 
 # Seeded bugs.
 one="-DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=1 -DBATCHES=1"
@@ -104,4 +118,15 @@ check found garbage-drops-kept-epochs    $runs -DKEEP=1 -DBUG_GARBAGE_EPOCHS
 check found builds-not-condemned         $runs -DBUG_BUILDS_NOT_CONDEMNED
 check found garbage-counts-unshown       $runs -DKEEP=1 -DREADER -DBUG_GARBAGE_COUNTS_UNSHOWN
 check found rollback-past-speed          $runs -DKEEP=1 -DBUG_ROLLBACK_PAST_SPEED
+trim="$one -DTRIMS=1"
+back="-DEVENTS=2 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DBATCHES=1 -DKEEP=1 -DTRIMS=1"
+anew="$one -DANEW -DROLLBACKS=0"
+check found trim-past-the-archive        $trim -DBUG_TRIM_UNARCHIVED
+check found begin-after-states           $back -DBUG_BEGIN_AFTER_STATES
+check found view-ignores-begins          $anew -DBUG_VIEW_IGNORES_BEGINS
+check found rollback-ignores-begins      $back -DBUG_ROLLBACK_IGNORES_BEGINS
+check found anew-without-rescue          $anew -DBUG_ANEW_WITHOUT_RESCUE
+check found anew-leaves-the-log-open     $anew -DBUG_ANEW_LEAVES_THE_LOG_OPEN
+check found view-takes-the-builds-cut    $runs -DHELD=1 -DBUG_VIEW_TAKES_THE_BUILDS_CUT
+check found garbage-by-the-builds-cut    -DEVENTS=1 -DSESSIONS=1 -DWORKERS=1 -DRUNS=2 -DHELD=2 -DROLLBACKS=0 -DBATCHES=1 -DBUG_GARBAGE_BY_THE_BUILDS_CUT
 exit $failed

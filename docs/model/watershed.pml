@@ -32,11 +32,22 @@
 #ifndef KEEP
 #define KEEP 0       /* older builds that garbage keeps; keepBuilds is 3 */
 #endif
+#ifndef TRIMS
+#define TRIMS 0      /* how often the log is trimmed */
+#endif
+#ifndef HELD
+#define HELD 0       /* how many builds may hold the plan over, because its archive is late */
+#endif
+#ifdef ANEW
+#define ANEWS 1      /* the log is begun anew once */
+#else
+#define ANEWS 0
+#endif
 #define SLOTS  3     /* speed inserts under way at a time, orphans included */
 #define BSLOTS 2     /* likewise of batches */
 
-#define CUTS (2+RUNS)            /* cut numbers 0..RUNS+1; 0 is the beginning of the log */
-#define LOG  (1+EVENTS+RUNS)     /* positions 1..LOG, at most 8 */
+#define CUTS (2+RUNS+ANEWS)      /* cut numbers from 0, which is the beginning of the log */
+#define LOG  (1+EVENTS+RUNS+ANEWS*(1+EVENTS))     /* positions 1..LOG, at most 8 */
 
 /* ---- the log (internal/eventlog) ------------------------------------------------------- */
 byte end = 1;           /* last position; position 1 is cut 1, published by `up` */
@@ -45,10 +56,33 @@ byte ev;                /* positions that hold an event which the view counts */
 byte epochAt[LOG+1];    /* epoch in force behind a position: it differs from the one before at a cut */
 byte lastCut = 1;       /* Log.LastCut */
 byte cutPos[CUTS];      /* Log.Cut: position of a cut */
+byte first = 1;         /* first position that is there: 1, or a cut's; end+1: none is */
+#define INLOG(p) (first == 1 || (p) >= first)   /* one can read on behind p (else *TrimmedError) */
+#if TRIMS
+byte trims;
+#endif
+#ifdef ANEW
+byte anewAt;            /* position of the cut with which the log was begun anew */
+byte copyOf[LOG+1];     /* the position at which a rescued event was before */
+bool away;              /* the stream's subjects are taken away: publishers are refused */
+byte repair;            /* how far Log.Anew has come: all of it is seen in the log and the rescue stream */
+byte rescue;            /* the rescue stream: positions that are to be published again */
+byte keptUpTo;          /* AnewRequest.Kept */
+byte late;              /* positions archived behind that, which so come twice: see merge */
+#define OPEN (!away)
+#else
+#define OPEN true
+#endif
 byte kvSpeed, kvBatch, kvFlip;  /* Log.Next("term.speed"), ("term.batch"), ("flip") */
 
 /* ---- history (batch/history) ----------------------------------------------------------- */
 byte archived;          /* txn of the table: the position up to which it holds the log */
+#ifdef ANEW
+byte skipped;           /* positions of the log before that history will never hold */
+#define SKIPPED skipped
+#else
+#define SKIPPED 0
+#endif
 #ifdef BUG_ARCHIVER_STRADDLES
 byte snapshot[CUTS];    /* what the first version at or past cut n holds */
 #endif
@@ -58,11 +92,17 @@ byte termSpeed, termBatch;             /* terms: newest of each role */
 byte once[CUTS], twice[CUTS];          /* speed table, by epoch */
 byte reach[CUTS];                      /* its _pos, by epoch */
 byte position;                         /* positions */
+byte begun;                            /* begins: speed states are complete from this epoch on */
+bool raced;                            /* begun rose while a rollback to an older cut was under way */
 byte rows1[RUNS+1], rows2[RUNS+1];     /* batch table, by slice id: one slice a run, its id is the term */
 byte key[RUNS+1];                      /* slices: the key, which is what went into the slice */
 byte registered, condemned;            /* slices, condemned: sets of ids */
 byte builds = 1;                       /* builds: set of numbers; 0 is the empty build */
 byte sliceOf[CUTS];                    /* builds: the slice of a build, 0 if history was empty */
+byte atCut[CUTS];                      /* builds: the cut at which the plan's slices stand: its own, or an older one */
+#if HELD
+byte heldOver;
+#endif
 byte shown = 1;                        /* live: builds that it has ever named */
 byte condemnedBuilds;                  /* condemned: builds that may not be flipped to */
 byte flip, live;                       /* live: highest flip, and its build (= its cut) */
@@ -81,10 +121,11 @@ Insert sp[SLOTS];
 Insert bt[BSLOTS];
 #define STATES   1  /* sp: flush; a: the position before it, b: the position that it reaches */
 #define POSITION 2  /* sp: SavePositions at b */
+#define BEGIN    3  /* sp: Begin at b, the position of the cut ep; SavePositions follows */
 #define CUT      1  /* bt: a: the last cut's number, as expected */
 #define ROWS     2  /* bt: InsertSlices; a: id, b: states */
 #define REGISTER 3  /* bt: RegisterSlices; a: id, b: key */
-#define BUILD    4  /* bt: SaveBuild; a: number, b: slice */
+#define BUILD    4  /* bt: SaveBuild; a: number, b: slice, ep: the cut at which it stands */
 #define FLIP     5  /* bt: a: build, b: flip number, ep: pinned */
 #define CONDEMN  6  /* bt: a: slices, b: builds */
 
@@ -113,7 +154,7 @@ Speed w[WORKERS];
 #define CONDEMNING 15
 #define CONDEMNED 16
 #define FORGETTING 17
-typedef Batch { unsigned pc : 5, term : 3, n : 3, id : 3, oldest : 3, pin : 1, back : 1; byte old, gone };
+typedef Batch { unsigned pc : 5, term : 3, n : 3, id : 3, at : 3, oldest : 3, pin : 1, back : 1; byte old, gone };
 Batch b[BATCHES];
 byte rollbacks;
 #ifdef READER
@@ -121,6 +162,13 @@ byte flips;         /* how often live has changed */
 #endif
 byte seen;          /* the furthest position that a reader has seen the view at */
 bool calm;          /* PROGRESS: faults are over */
+
+/* Where the plan's slices stand in a build. */
+#ifdef BUG_VIEW_TAKES_THE_BUILDS_CUT
+#define CUTOF(bld) (bld)
+#else
+#define CUTOF(bld) atCut[bld]
+#endif
 
 /* Not invariants: states that the model must be able to reach. */
 #ifdef GOAL_SLICE_USED_AGAIN
@@ -131,6 +179,15 @@ bool calm;          /* PROGRESS: faults are over */
 #endif
 #ifdef GOAL_ROLLED_BACK
 #define GOAL (pinned && once[1])
+#endif
+#ifdef GOAL_STRANDED   /* a plan that was left behind by the trim has folded all again */
+#define GOAL (begun == 2 && position == end && end > cutPos[2] && live == 2)
+#endif
+#ifdef GOAL_ANEW       /* the view answers with all, behind a cut with which the log was begun anew */
+#define GOAL (repair == 6 && anewAt && cutPos[atCut[live]] > anewAt && begun <= atCut[live] && seen == end && copyOf[end])
+#endif
+#ifdef GOAL_HELD_OVER
+#define GOAL (live == 3 && atCut[3] == 2 && sliceOf[3])
 #endif
 #ifdef GOAL_GARBAGE
 #define GOAL (builds==8 && condemned)
@@ -156,6 +213,20 @@ inline stored() {
 	od; n = 0
 }
 
+/* Log.Anew publishes again what it rescued: a copy is the same event. In a set that history made of
+ * both, there is one of them (canon); speed does not know the one before the log was begun anew. */
+#ifdef ANEW
+inline canon(theSet) {
+	n = 1;
+	do
+	:: n <= LOG -> if :: copyOf[n] && HAS(theSet, n-1) -> theSet = (theSet & ~(1<<(n-1))) | (1<<(copyOf[n]-1)) :: else fi; n++
+	:: else -> break
+	od; n = 0
+}
+#else
+inline canon(theSet) { skip }
+#endif
+
 /* layout.mergedSQL: the slices of a build, and the speed states of the epochs from a cut on. */
 inline merge(bld, from) {
 	all = 0; many = 0;
@@ -164,21 +235,60 @@ inline merge(bld, from) {
 	do
 	:: n < CUTS -> many = many | twice[n] | (all & once[n]); all = all | once[n]; n++
 	:: else -> break
-	od; n = 0
+	od; n = 0;
+#ifdef ANEW
+	/* What the archiver took after repair had looked is archived and published again: a duplicate at
+	 * a distance beyond the speed layer's horizon, which the next build heals. Any other is none. */
+	n = 1;
+	do
+	:: n <= LOG ->
+		if
+		:: copyOf[n] && HAS(all, n-1) && HAS(all & ~late, copyOf[n]-1) -> many = many | (1<<(n-1))
+		:: else
+		fi; n++
+	:: else -> break
+	od; n = 0;
+	canon(all)
+#endif
 }
 
-/* What a reader sees, looked at after every step that changes a table which it reads:
- * the view answers; no event is counted twice; all events up to the live cut, or up to the
- * stored position if that is further, are counted, and none beyond; no answer goes back. */
+/* layout.mergedSQL: the view throws when speed states do not reach back to the build. */
+#ifdef BUG_VIEW_IGNORES_BEGINS
+#define THROWS(bld) false
+#else
+#define THROWS(bld) (begun > CUTOF(bld))
+#endif
+/* It may, until the next build, where the log was begun anew, or where a rollback and a plan's new
+ * beginning did not see each other. */
+#ifdef ANEW
+#define MAYTHROW (raced || (anewAt && begun == epochAt[anewAt]))
+#else
+#define MAYTHROW raced
+#endif
+
+/* What a reader sees, looked at after every step that changes a table which it reads: the view
+ * answers, or throws where it may; no event is counted twice; all events up to the cut at which the
+ * live build's slices stand, or up to the stored position if that is further, are counted, and none
+ * beyond; no answer goes back. */
 inline look() {
-	stored();
-	if :: cutPos[live] > x -> x = cutPos[live] :: else fi;
-	merge(live, live);
 	assert(HAS(builds, live));        /* the view answers */
-	assert(many == 0);                 /* no-double */
-	assert(all == BETWEEN(0, x));     /* no-loss */
-	assert(x >= seen);                /* no answer goes back */
-	seen = x;
+	if
+	:: THROWS(live) -> assert(MAYTHROW)  /* the view throws */
+	:: else ->
+		stored();
+		if :: cutPos[CUTOF(live)] > x -> x = cutPos[CUTOF(live)] :: else fi;
+		merge(live, CUTOF(live));
+		assert(many == 0);                 /* no-double */
+		set = BETWEEN(0, x);
+#ifdef ANEW
+		if :: anewAt && x >= anewAt -> set = set & ~skipped :: else fi;
+#endif
+		canon(set);
+		assert(all == set);                /* no-loss */
+		set = 0;
+		assert(x >= seen);                /* no answer goes back */
+		seen = x
+	fi;
 #ifdef GOAL
 	assert(!(GOAL));                  /* reached */
 #endif
@@ -229,7 +339,7 @@ inline stopBatch(k) {
 	:: else -> break
 	od;
 	sweepBatch();
-	b[k].pc = IDLE; b[k].term = 0; b[k].n = 0; b[k].id = 0;
+	b[k].pc = IDLE; b[k].term = 0; b[k].n = 0; b[k].id = 0; b[k].at = 0;
 	b[k].old = 0; b[k].gone = 0; b[k].oldest = 0; b[k].pin = 0; b[k].back = 0
 }
 
@@ -288,11 +398,23 @@ inline pickBatch() {
 #define ENDED(t) (!(sp[0].st == PASSED && sp[0].term < t) && !(sp[1].st == PASSED && sp[1].term < t) && !(sp[2].st == PASSED && sp[2].term < t))
 #endif
 
+/* What is not in history is in the log, or was rescued. */
+inline unread() {
+#ifdef ANEW
+	if
+	:: !anewAt && repair < 3 -> assert(first == 1 || BETWEEN(archived, first-1) == 0)
+	:: else
+	fi
+#else
+	assert(first == 1 || BETWEEN(archived, first-1) == 0)     /* in neither */
+#endif
+}
+
 /* Publishers: Log.Publish. The second event is one that the view's filter drops. */
 proctype Publisher() {
 endPublisher:
 	do
-	:: atomic { published < EVENTS ->
+	:: atomic { published < EVENTS && OPEN ->
 		published++; end++; epochAt[end] = lastCut;
 		if :: published != 2 -> ev = ev | (1<<(end-1)) :: else fi }
 	od
@@ -315,12 +437,90 @@ endArchiver:
 		od; n = 0 }
 		archived = to; to = 0 }
 #else
-	:: atomic { archived < cutPos[lastCut] -> d_step {
+	:: atomic { archived < cutPos[lastCut] && INLOG(archived) -> d_step {
 		archived++;
-		do :: epochAt[archived] == epochAt[archived-1] -> archived++ :: else -> break od } }
+		do :: epochAt[archived] == epochAt[archived-1] -> archived++ :: else -> break od;
+		unread() } }
+#ifdef ANEW
+	/* A log that was begun anew: every type commits at the cut that it begins with. */
+	:: atomic { anewAt && archived < anewAt && first == anewAt -> d_step {
+		skipped = skipped | (UPTO(anewAt-1) & ~UPTO(archived));
+		archived = anewAt } }
+#endif
 #endif
 	od
 }
+
+#if TRIMS
+/* Log.Trim, up to a cut that history has reached. That a plan stands before it is no hindrance: so
+ * it is when the log is nearly full. Both positions only grow, so that it does not matter when
+ * they were read. */
+proctype Trimmer() {
+endTrimmer:
+	do
+	:: atomic { trims < TRIMS && first < cutPos[lastCut] ->
+		n = 1;
+		do
+		:: n < lastCut -> n++
+		:: break
+		od;
+		if
+#ifdef BUG_TRIM_UNARCHIVED
+		:: cutPos[n] > first -> trims++; first = cutPos[n]
+#else
+		:: cutPos[n] > first && cutPos[n] <= archived -> trims++; first = cutPos[n]
+#endif
+		:: else
+		fi;
+		n = 0;
+		d_step { unread() } }
+	od
+}
+#endif
+
+#ifdef ANEW
+/* Log.Anew, for a log that is there. Whatever it dies of, it is called again and goes on where the
+ * log and the rescue stream say that it was: to die is to pause. */
+proctype Repair() {
+endRepair:
+	do
+	/* Nothing is taken any more, neither events nor cuts. */
+	:: atomic { repair == 0 && FAULTS -> keptUpTo = archived; repair = 1;
+#ifndef BUG_ANEW_LEAVES_THE_LOG_OPEN
+		away = true
+#endif
+	}
+	/* The mark, and a copy of all before it that history did not have. */
+	:: atomic { repair == 1 -> d_step {
+#ifndef BUG_ANEW_WITHOUT_RESCUE
+		rescue = ev & UPTO(end) & ~UPTO(keptUpTo);
+		if :: first > 1 -> rescue = rescue & ~UPTO(first-1) :: else fi;
+#endif
+		repair = 2 } }
+	/* The log is emptied. */
+	:: atomic { repair == 2 -> d_step {
+		away = true;
+		if :: archived > keptUpTo -> late = UPTO(archived) & ~UPTO(keptUpTo) :: else fi;
+		first = end+1; repair = 3 } }
+	/* The cut, above all that were there; then the subjects are given back. */
+	:: atomic { repair == 3 -> d_step {
+		lastCut++; end++; epochAt[end] = lastCut; cutPos[lastCut] = end;
+		anewAt = end; first = end; repair = 4 } }
+	:: atomic { repair == 4 -> away = false; repair = 5 }
+	:: atomic { repair == 5 && rescue -> d_step {
+		n = 1;
+		do :: !HAS(rescue, n-1) -> n++ :: else -> break od;
+		rescue = rescue & ~(1<<(n-1));
+		end++; epochAt[end] = lastCut; copyOf[end] = n; ev = ev | (1<<(end-1)); n = 0 } }
+	:: atomic { repair == 5 && !rescue -> d_step {
+		repair = 6;
+		set = (ev & UPTO(keptUpTo)) | (ev & ~UPTO(anewAt)); canon(set);
+		all = ev; canon(all);
+		assert(set == all);               /* what was acknowledged is in history or in the log */
+		set = 0; all = 0 } }
+	od
+}
+#endif
 
 /* An unknown outcome after which the worker goes on under its old term. */
 inline stopWorkerKeep(k) {
@@ -368,7 +568,7 @@ endWorker:
 	/* lane.flush, store.InsertSpeed: any stretch behind the mark that lies in one epoch; if the
 	 * filter dropped all of it, the position alone. lane.boundary: at a cut nothing is unflushed
 	 * (one flush at a time, and it landed), and the cut's position in the new epoch is saved. */
-	:: atomic { w[me].pc == FOLDING && w[me].mark < end && ROOM ->
+	:: atomic { w[me].pc == FOLDING && w[me].mark < end && INLOG(w[me].mark) && ROOM ->
 		d_step { pick(); to = w[me].mark+1 }
 		if
 		:: SAME_EPOCH(w[me].mark, to) ->
@@ -385,6 +585,35 @@ endWorker:
 		fi;
 		sp[slot].st = SENT; sp[slot].term = w[me].term; sp[slot].b = to; sp[slot].own = me+1;
 		w[me].pc = FLUSHING; to = 0; slot = 0 }
+#if TRIMS || ANEWS
+	/* The plan stands before the log's first message. It waits until the live build covers it up to
+	 * a cut that is in the log, and begins there: store.Begin, then the position. A log begun anew
+	 * it takes up at its first cut. */
+	:: atomic { w[me].pc == FOLDING && !INLOG(w[me].mark) && first <= end && ROOM ->
+		to = 0;
+		if
+#ifdef ANEW
+		:: first == anewAt && w[me].mark < anewAt -> to = epochAt[anewAt]
+		:: !(first == anewAt && w[me].mark < anewAt) && INLOG(cutPos[atCut[live]]) -> to = atCut[live]
+#else
+		:: INLOG(cutPos[atCut[live]]) -> to = atCut[live]
+#endif
+		:: else
+		fi;
+		if
+		:: to ->
+			d_step { pick();
+			sp[slot].st = SENT; sp[slot].term = w[me].term; sp[slot].b = cutPos[to]; sp[slot].ep = to; sp[slot].own = me+1;
+#ifdef BUG_BEGIN_AFTER_STATES
+			sp[slot].kind = POSITION; sp[slot].a = 1;
+#else
+			sp[slot].kind = BEGIN;
+#endif
+			slot = 0; to = 0 }
+			w[me].pc = FLUSHING
+		:: else
+		fi }
+#endif
 	/* A crash anywhere; or an insert of unknown outcome, which is a takeover from oneself
 	 * (Worker.Run, "starting over"): of both nothing is left but the insert. */
 	:: atomic { w[me].pc != IDLE && FAULTS -> d_step { stopWorker(me) } }
@@ -396,6 +625,15 @@ endWorker:
 #endif
 	od
 }
+
+/* A rollback to a build at an older cut has looked at begins, and has not flipped yet, or may have. */
+#define ABOUT(k) (b[k].back && atCut[b[k].n] < begun)
+#if BATCHES == 1
+#define ROLLING (ABOUT(0) || BACK(0) || BACK(1))
+#else
+#define ROLLING (ABOUT(0) || ABOUT(1) || BACK(0) || BACK(1))
+#endif
+#define BACK(k) (bt[k].st && bt[k].kind == FLIP && atCut[bt[k].a] < begun)
 
 /* A speed insert on its way through ClickHouse. That it is answered is one step with that it
  * is in: an answer which is lost is a crash or an unknown outcome right behind it. */
@@ -416,9 +654,27 @@ endSpeedInsert:
 			n = sp[me].ep;
 			twice[n] = twice[n] | (once[n] & set); once[n] = once[n] | set;
 			if :: sp[me].b > reach[n] -> reach[n] = sp[me].b :: else fi
+		:: sp[me].kind == BEGIN ->
+			if
+			:: sp[me].ep > begun ->
+				begun = sp[me].ep;
+				if :: atCut[live] < begun || ROLLING -> raced = true :: else fi
+			:: else
+			fi
 		:: else -> if :: sp[me].b > position -> position = sp[me].b :: else fi
 		fi;
 		set = 0; n = 0;
+#ifdef BUG_BEGIN_AFTER_STATES
+		if
+		:: sp[me].kind == POSITION && sp[me].a && sp[me].own -> sp[me].kind = BEGIN; sp[me].a = 0; sp[me].st = SENT
+		:: else ->
+#else
+#if TRIMS || ANEWS
+		if
+		:: sp[me].kind == BEGIN && sp[me].own -> sp[me].kind = POSITION; sp[me].st = SENT
+		:: else ->
+#endif
+#endif
 #ifdef BUG_POSITION_BEFORE_STATES
 		if
 		:: sp[me].kind == POSITION && sp[me].a && sp[me].own -> sp[me].kind = STATES; sp[me].st = SENT
@@ -430,6 +686,9 @@ endSpeedInsert:
 		fi;
 		if :: sp[me].st == FREE -> look() :: else fi
 #else
+#if TRIMS || ANEWS
+		fi;
+#endif
 		look()
 #endif
 	} }
@@ -441,6 +700,7 @@ endSpeedInsert:
 #else
 #define HISTORY(c) cutPos[c]
 #endif
+#define SNAPSHOT(c) (BETWEEN(0, HISTORY(c)) & ~SKIPPED)
 
 inline send(k, what, aa, bb) {
 	d_step { pickBatch();
@@ -496,20 +756,28 @@ endBatchJob:
 		if
 		:: !HAS(builds, to) || to == live -> skip
 #ifndef BUG_ROLLBACK_PAST_SPEED
-		:: HAS(builds, to) && to < live && x < cutPos[live] -> skip  /* epochs are not complete: refused */
+		:: HAS(builds, to) && to < live && x < cutPos[atCut[live]] -> skip  /* epochs are not complete: refused */
+#endif
+#ifndef BUG_ROLLBACK_IGNORES_BEGINS
+		:: HAS(builds, to) && begun > atCut[to] -> skip  /* they do not reach back as far: refused */
 #endif
 		:: else ->
 			rollbacks++; b[me].n = to; b[me].back = 1; b[me].pc = SAVED
 		fi;
 		x = 0; to = 0 } }
 	/* run.await: the table has a commit whose txn is the cut. */
-	:: atomic { b[me].pc == AWAITING && archived >= cutPos[b[me].n] -> b[me].pc = SLICING }
+	:: atomic { b[me].pc == AWAITING && archived >= cutPos[b[me].n] && !HAS(SKIPPED, cutPos[b[me].n]-1) -> b[me].pc = SLICING }
+#if HELD
+	/* Its archive is late: the plan keeps the slices that it has in the live build, and their cut. */
+	:: atomic { b[me].pc == AWAITING && archived < cutPos[b[me].n] && heldOver < HELD ->
+		heldOver++; b[me].id = sliceOf[live]; b[me].at = atCut[live]; b[me].pc = SAVING }
+#endif
 	/* run.plan: a slice that is registered under the key, and not condemned, is used again; of
 	 * several the newest. Otherwise computation: the date is folded and goes into a partition
 	 * whose id no other run has (inserter.parcel, schemas.SliceID). */
 	:: atomic { b[me].pc == SLICING && BROOM ->
 		d_step {
-		set = BETWEEN(0, HISTORY(b[me].n)); n = RUNS; b[me].id = 0;
+		set = SNAPSHOT(b[me].n); canon(set); n = RUNS; b[me].id = 0;
 		do
 		:: n > 0 && HAS(registered & ~condemned, n) && key[n] == set -> b[me].id = n; break
 		:: n > 0 && !(HAS(registered & ~condemned, n) && key[n] == set) -> n--
@@ -541,7 +809,7 @@ endBatchJob:
 	/* inserter.deliver 2, store.CountSlices: as many groups as were sent. A merge folds equal
 	 * groups into one, so that the count does not tell rows that are there twice. */
 	:: atomic { b[me].pc == COUNTING && BROOM ->
-		set = BETWEEN(0, HISTORY(b[me].n));
+		d_step { set = SNAPSHOT(b[me].n); canon(set) }
 		if
 		:: rows1[b[me].id] == set -> send(me, REGISTER, b[me].id, set); b[me].pc = REGISTERING
 		:: else -> d_step { stopBatch(me) }
@@ -549,7 +817,9 @@ endBatchJob:
 		set = 0 }
 	/* run.flip 1, store.SaveBuild. */
 	:: atomic { b[me].pc == SAVING && BROOM ->
-		send(me, BUILD, b[me].n, b[me].id); b[me].pc = FLIPPING }
+		send(me, BUILD, b[me].n, b[me].id);
+		d_step { i = 0; do :: bt[i].own == me+1 -> bt[i].ep = b[me].at; break :: else -> i++ od; i = 0 }
+		b[me].pc = FLIPPING }
 	/* run.flip 3, Log.Next("flip"), store.Flip: refused for a build that is not there or whose
 	 * slices are condemned; not done while a rollback pins. */
 	:: atomic { b[me].pc == SAVED && BROOM ->
@@ -571,6 +841,14 @@ endBatchJob:
 		n = 0;
 		do :: !HAS(builds, n) -> n++ :: else -> break od;
 		b[me].oldest = n;
+#if HELD
+#ifndef BUG_GARBAGE_BY_THE_BUILDS_CUT
+		do      /* the oldest cut at which anything that is kept stands */
+		:: n < CUTS -> if :: HAS(builds, n) && atCut[n] < b[me].oldest -> b[me].oldest = atCut[n] :: else fi; n++
+		:: else -> break
+		od;
+#endif
+#endif
 #ifdef BUG_GARBAGE_EPOCHS
 		b[me].oldest = live;
 #endif
@@ -649,7 +927,7 @@ endBatchJob:
 	:: atomic { b[me].pc == FORGETTING -> d_step {
 		builds = builds & ~b[me].old; n = 0;
 		do
-		:: n < CUTS -> if :: !HAS(builds, n) -> sliceOf[n] = 0 :: else fi; n++
+		:: n < CUTS -> if :: !HAS(builds, n) -> sliceOf[n] = 0; atCut[n] = 0 :: else fi; n++
 		:: else -> break
 		od; n = 0;
 		stopBatch(me);
@@ -670,13 +948,13 @@ endBatchInsert:
 	:: atomic { bt[me].st == SENT && bt[me].kind == CUT -> d_step {
 		if
 #ifndef BUG_CUT_NUMBER_TWICE
-		:: bt[me].a != lastCut -> killedBatch(me)   /* ErrCutTaken */
+		:: bt[me].a != lastCut || !OPEN -> killedBatch(me)   /* ErrCutTaken, or refused */
 #endif
 		:: else ->
 			n = bt[me].a+1;
 			assert(n > lastCut);                    /* a cut number is never published twice */
 			lastCut = n; end++; epochAt[end] = n; cutPos[n] = end; n = 0;
-			if :: bt[me].own -> b[bt[me].own-1].pc = AWAITING; b[bt[me].own-1].n = lastCut :: else fi;
+			if :: bt[me].own -> b[bt[me].own-1].pc = AWAITING; b[bt[me].own-1].n = lastCut; b[bt[me].own-1].at = lastCut :: else fi;
 			clear(bt[me]);
 			sweepBatch()
 		fi } }
@@ -707,7 +985,7 @@ endBatchInsert:
 		DONE(SAVING);
 		clear(bt[me]) } }
 	:: atomic { bt[me].st == PASSED && bt[me].kind == BUILD -> d_step {
-		builds = builds | (1<<bt[me].a); sliceOf[bt[me].a] = bt[me].b;
+		builds = builds | (1<<bt[me].a); sliceOf[bt[me].a] = bt[me].b; atCut[bt[me].a] = bt[me].ep;
 		DONE(SAVED);
 		clear(bt[me]);
 		look() } }
@@ -748,11 +1026,11 @@ reading:
 		:: flips - since <= KEEP ->
 			d_step {
 			stored();
-			if :: cutPos[mine] > x -> x = cutPos[mine] :: else fi;
+			if :: cutPos[atCut[mine]] > x -> x = cutPos[atCut[mine]] :: else fi;
 #ifdef BUG_LIVE_READ_TWICE
-			merge(mine, live);
+			merge(mine, atCut[live]);
 #else
-			merge(mine, mine);
+			merge(mine, atCut[mine]);
 #endif
 			assert(HAS(builds, mine));
 			assert(many == 0);              /* one-mine: the answer is that of one build, whole */
@@ -776,7 +1054,7 @@ endCalm:
 		do
 		:: i < WORKERS ->
 			assert(w[i].pc == IDLE || w[i].pc == FOLDING);
-			assert(!(w[i].pc == FOLDING && w[i].term == termSpeed) || x == end);
+			assert(!(w[i].pc == FOLDING && w[i].term == termSpeed) || x == end || !INLOG(w[i].mark));
 			i++
 		:: else -> break
 		od; i = 0;
@@ -792,6 +1070,12 @@ init {
 	atomic {
 		cutPos[1] = 1; epochAt[1] = 1;
 		run Publisher(); run Archiver();
+#if TRIMS
+		run Trimmer();
+#endif
+#ifdef ANEW
+		run Repair();
+#endif
 		run SpeedInsert(0); run SpeedInsert(1); run SpeedInsert(2);
 		run BatchInsert(0); run BatchInsert(1);
 		i = 0;

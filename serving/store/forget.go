@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,10 +55,14 @@ func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Pla
 		return 0, err
 	}
 	dropped := 0
+	gone := make(map[string]bool)
 	for _, t := range got {
 		kind, keep := "TABLE", true
 		if part := planTable.FindStringSubmatch(t.Name); part != nil {
 			keep = plans[part[2]]
+			if !keep {
+				gone[part[2]] = true
+			}
 		} else if t.Comment == mergedComment { // views that others made stay
 			keep = views[t.Name]
 		}
@@ -78,5 +83,7 @@ func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Pla
 		}
 		dropped++
 	}
-	return dropped, nil
+	// If we stop here, a plan that is defined again goes on from an old position, and its view throws
+	// until a build has it: its table was made anew.
+	return dropped, db.forgetMarks(ctx, slices.Sorted(maps.Keys(gone)))
 }

@@ -32,9 +32,16 @@ func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
 	if err != nil || len(builds) == 0 {
 		return 0, err
 	}
-	oldest := builds[len(builds)-1].Cut
+	oldest, err := db.oldestCuts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	oldest[""] = builds[len(builds)-1].Cut
 	dropped, err := db.dropParts(ctx, term, oldest)
 	if err != nil {
+		return dropped, err
+	}
+	if err := db.tidy(ctx, live, builds); err != nil {
 		return dropped, err
 	}
 	shown, err := rows[struct {
@@ -103,10 +110,39 @@ type part struct {
 	Value string `ch:"partition"`
 }
 
+// oldestCuts is, by the first digits of plans' hashes, the oldest cut at which a listed build has the
+// plan: speed states of older epochs are shown by none.
+func (db *DB) oldestCuts(ctx context.Context) (map[string]uint64, error) {
+	got, err := rows[struct {
+		Plan string `ch:"plan"`
+		Cut  uint64 `ch:"oldest"`
+	}](ctx, db.client, "SELECT substring(plan, 1, 8) AS plan, min(at_cut) AS oldest FROM "+db.name("builds")+" WHERE builds.plan != '' GROUP BY plan")
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]uint64, len(got))
+	for _, r := range got {
+		out[r.Plan] = r.Cut
+	}
+	return out, nil
+}
+
+// partitions lists the partitions of plans' tables.
+func (db *DB) partitions(ctx context.Context) ([]part, error) {
+	return rows[part](ctx, db.client, "SELECT DISTINCT table, partition FROM system.parts WHERE active AND database = "+literal(db.database)+" AND (endsWith(table, '__batch') OR endsWith(table, '__speed')) ORDER BY table, partition")
+}
+
+// number is the partition's parcel or epoch.
+func (p part) number() (uint64, error) {
+	n, err := strconv.ParseUint(strings.Split(strings.Trim(p.Value, "()"), ",")[0], 10, 64)
+	return n, wrapf(err, "partition %s of %s", p.Value, p.Table)
+}
+
 // dropParts drops parcels all of whose slices are condemned, those of older terms that were
-// never registered, and epochs before the oldest.
-func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
-	parts, err := rows[part](ctx, db.client, "SELECT DISTINCT table, partition FROM system.parts WHERE active AND database = "+literal(db.database)+" AND (endsWith(table, '__batch') OR endsWith(table, '__speed')) ORDER BY table, partition")
+// never registered, and epochs before the oldest that a build needs of the plan. Of a plan that no
+// build has, the next one to have it stands at a newer cut than any: there the oldest build decides.
+func (db *DB) dropParts(ctx context.Context, term uint64, oldest map[string]uint64) (int, error) {
+	parts, err := db.partitions(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -127,17 +163,21 @@ func (db *DB) dropParts(ctx context.Context, term, oldest uint64) (int, error) {
 	drops := make(map[string][]string)
 	count := 0
 	for _, p := range parts {
-		number, err := strconv.ParseUint(strings.Split(strings.Trim(p.Value, "()"), ",")[0], 10, 64)
+		number, err := p.number()
 		if err != nil {
-			return 0, fmt.Errorf("partition %s of %s: %w", p.Value, p.Table, err)
+			return 0, err
 		}
 		// What this term inserted and did not register may still be looked at by its holder.
 		gone := number < schemas.SliceID(term, 0, 0)>>schemas.ParcelBits
 		if registered[number] {
 			gone = !kept[number]
 		}
-		if strings.HasSuffix(p.Table, "__speed") {
-			gone = number < oldest
+		if of := planTable.FindStringSubmatch(p.Table); of != nil && of[3] == "speed" {
+			from, covered := oldest[of[2]]
+			if !covered {
+				from = oldest[""]
+			}
+			gone = number < from
 		}
 		if gone {
 			drops[p.Table] = append(drops[p.Table], "DROP PARTITION "+p.Value)

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"watershed/schemas"
+)
+
+const (
+	keepAudits = 400  // builds whose audits are kept
+	deleteIDs  = 5000 // of one DELETE
+)
+
+// tidy deletes bookkeeping that no decision rests on any more, so that it stays as small as what is
+// kept, however many nights there were:
+//
+//   - a condemned slice whose parcel is gone: first from the slices, then from the condemned;
+//   - a condemned build that is not listed any more;
+//   - flips to builds that are not listed, but never the newest flip;
+//   - terms, but never the newest of a role;
+//   - audits of old builds.
+//
+// ALTER DELETE rewrites parts, one by one and each whole, so that a reader sees a part as it was or
+// without the rows. What may never be missed (the newest flip, the newest terms) is named as a
+// constant that the condition spares, and rows that are inserted meanwhile are not touched at all. If
+// ClickHouse stops halfway it goes on when it is back; if we stop between two, the next call does
+// the rest. An id that was deleted does not come back: ids begin with their term, and the newest
+// term stays, here and in the log's counter.
+func (db *DB) tidy(ctx context.Context, live schemas.Live, builds []BuildInfo) error {
+	if err := db.tidySlices(ctx); err != nil {
+		return err
+	}
+	listed := make([]uint64, len(builds))
+	for i, b := range builds {
+		listed[i] = b.Number
+	}
+	for _, d := range []struct{ table, where string }{
+		{"condemned", fmt.Sprintf("plan = '' AND slice NOT IN (%s)", list(listed))},
+		{"live", fmt.Sprintf("flip < %d AND build NOT IN (%s)", live.Flip, list(listed))},
+	} {
+		if err := db.delete(ctx, d.table, d.where); err != nil {
+			return err
+		}
+	}
+	for _, role := range []string{RoleSpeed, RoleBatch} {
+		newest, err := db.Term(ctx, role)
+		if err != nil {
+			return err
+		}
+		if err := db.delete(ctx, "terms", fmt.Sprintf("role = %s AND term < %d", literal(role), newest)); err != nil {
+			return err
+		}
+	}
+	old, err := rows[struct {
+		Build uint64 `ch:"build"`
+	}](ctx, db.client, fmt.Sprintf("SELECT DISTINCT build FROM %s ORDER BY build DESC LIMIT 1 OFFSET %d", db.name("audits"), keepAudits))
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	return db.delete(ctx, "audits", fmt.Sprintf("build <= %d", old[0].Build))
+}
+
+// tidySlices deletes condemned slices that are gone.
+func (db *DB) tidySlices(ctx context.Context) error {
+	condemned, err := rows[struct {
+		Slice uint64 `ch:"slice"`
+	}](ctx, db.client, "SELECT DISTINCT slice FROM "+db.name("condemned")+" WHERE plan != ''")
+	if err != nil || len(condemned) == 0 {
+		return err
+	}
+	parts, err := db.partitions(ctx)
+	if err != nil {
+		return err
+	}
+	there := make(map[uint64]bool)
+	for _, p := range parts {
+		if of := planTable.FindStringSubmatch(p.Table); of != nil && of[3] == "batch" {
+			number, err := p.number()
+			if err != nil {
+				return err
+			}
+			there[number] = true
+		}
+	}
+	var gone []uint64
+	for _, c := range condemned {
+		if !there[c.Slice>>schemas.ParcelBits] {
+			gone = append(gone, c.Slice)
+		}
+	}
+	for some := range slices.Chunk(gone, deleteIDs) {
+		// If we stop between the two, the next call finds the slices condemned and gone again.
+		for _, d := range []struct{ table, where string }{
+			{"slices", "slice IN (" + list(some) + ")"},
+			{"condemned", "plan != '' AND slice IN (" + list(some) + ")"},
+		} {
+			if err := db.delete(ctx, d.table, d.where); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// delete deletes rows of a system table and waits for it. A condition that holds for none costs a
+// look and no more.
+func (db *DB) delete(ctx context.Context, table, where string) error {
+	got, err := rows[struct {
+		N uint64 `ch:"n"`
+	}](ctx, db.client, fmt.Sprintf("SELECT count() AS n FROM %s WHERE %s", db.name(table), where))
+	if err != nil || len(got) == 1 && got[0].N == 0 {
+		return wrapf(err, "tidy table %s", table)
+	}
+	sql := fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s SETTINGS mutations_sync = 1", db.name(table), where)
+	return wrapf(db.exec(ctx, sql), "tidy table %s", table)
+}
+
+// forgetMarks deletes positions and beginnings of plans whose tables are gone, by the first digits of
+// their hashes. A plan that is defined again begins like a new one.
+func (db *DB) forgetMarks(ctx context.Context, plans []string) error {
+	if len(plans) == 0 {
+		return nil
+	}
+	names := make([]string, len(plans))
+	for i, p := range plans {
+		names[i] = literal(p)
+	}
+	where := "substring(plan, 1, 8) IN (" + strings.Join(names, ", ") + ")"
+	for _, table := range []string{"positions", "begins"} {
+		if err := db.delete(ctx, table, where); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ActiveParts returns how many parts the partition of a plan's speed table has that has most, and
+// from how many on ClickHouse delays inserts. Merges that keep up leave it far below.
+func (db *DB) ActiveParts(ctx context.Context) (most, delay uint64, err error) {
+	got, err := rows[struct {
+		Most  uint64 `ch:"most"`
+		Delay uint64 `ch:"delay"`
+	}](ctx, db.client, "SELECT (SELECT max(n) FROM (SELECT count() AS n FROM system.parts WHERE active AND database = "+literal(db.database)+
+		" AND endsWith(table, '__speed') GROUP BY table, partition)) AS most, (SELECT toUInt64(value) FROM system.merge_tree_settings WHERE name = 'parts_to_delay_insert') AS delay")
+	if err != nil || len(got) != 1 {
+		return 0, 0, wrapf(err, "count parts")
+	}
+	return got[0].Most, got[0].Delay, nil
+}

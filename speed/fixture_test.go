@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -210,6 +211,17 @@ func (w *world) shows(db *sink) {
 	if diff := cmp.Diff(w.sites, got); diff != "" {
 		w.t.Fatalf("view sites (-want +got):\n%s", diff)
 	}
+}
+
+// statement carries out an administrator's statement.
+func (w *world) statement(sql string) {
+	w.t.Helper()
+	c := devtest.SharedClickHouse(w.t)
+	user, password := c.Admin()
+	conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{c.Addr()}, Auth: clickhouse.Auth{Username: user, Password: password}})
+	w.check(err)
+	defer conn.Close()
+	w.check(conn.Exec(w.t.Context(), sql))
 }
 
 func query(sql string) store.Query { return store.Query{SQL: sql} }

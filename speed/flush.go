@@ -171,7 +171,7 @@ func (l *lane) land() ([]*refusedError, error) {
 		return nil, l.s.failure(f.err)
 	}
 	crash.At("speed.flushed")
-	l.pace.took = f.took
+	l.took = f.took
 	var refused []*refusedError
 	for _, part := range f.parts {
 		if part.refused != nil {

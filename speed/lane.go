@@ -26,7 +26,7 @@ type lane struct {
 	epoch    uint64           // of what is folded
 	savedAt  time.Time        // when positions were saved last
 	inflight *flush           // the flush that is being inserted
-	pace     pace
+	took     time.Duration    // how long the last flush took
 
 	types   map[string]*schemas.Event // that the cuts met so far define
 	readers map[string]*column.Reader // by event type
@@ -43,7 +43,7 @@ type planState struct {
 }
 
 func (s *session) newLane(epoch uint64) *lane {
-	return &lane{s: s, epoch: epoch, pace: pace{every: s.w.cfg.FlushEvery}, types: make(map[string]*schemas.Event),
+	return &lane{s: s, epoch: epoch, types: make(map[string]*schemas.Event),
 		readers: make(map[string]*column.Reader), window: newWindow(s.w.cfg.Horizon, s.w.cfg.HorizonRows)}
 }
 
@@ -113,7 +113,7 @@ func (l *lane) run(ctx, outer context.Context) (err error) {
 			<-l.inflight.done
 		}
 	}()
-	tick := time.NewTimer(l.pace.every)
+	tick := time.NewTimer(l.s.w.cfg.FlushEvery)
 	defer tick.Stop()
 	for {
 		caught := false
@@ -153,7 +153,7 @@ func (l *lane) tick(ctx, outer context.Context) (time.Duration, error) {
 	if err := l.flush(ctx, outer); err != nil {
 		return 0, err
 	}
-	return l.pace.next(len(l.plans)), nil
+	return l.s.pace.next(l.took), nil
 }
 
 // take folds a chunk, and flushes when it ends at a cut or the states have grown large.

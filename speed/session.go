@@ -23,6 +23,7 @@ type session struct {
 	main  *lane
 	g     *errgroup.Group
 	slot  chan struct{} // taken by the one lane apart that runs
+	pace  pace
 
 	mu       sync.Mutex            // guards what follows
 	apart    map[string]*view.Plan // by hash: not in the main lane
@@ -58,6 +59,7 @@ func (s *session) run(ctx context.Context, behind []*planState) error {
 	g, inner := errgroup.WithContext(ctx)
 	s.g = g
 	g.Go(func() error { return s.main.run(inner, ctx) })
+	g.Go(func() error { return s.keepPace(inner) })
 	for _, p := range behind {
 		g.Go(func() error { return s.catchUp(inner, ctx, p, nil) })
 	}

@@ -111,6 +111,8 @@ type Sink interface {
 	// Live says which build is shown, and Build what it covers.
 	Live(ctx context.Context) (schemas.Live, error)
 	Build(ctx context.Context, number uint64) (schemas.Build, error)
+	// Parts is the number of parts in the epoch of a plan that has most.
+	Parts(ctx context.Context) (int, error)
 	// InsertSpeed commits states together with the position that they reach.
 	InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error
 }
@@ -219,7 +221,8 @@ func isPermanent(err error) bool {
 
 // session is one term of the worker: take over, read the positions back, fold until an error.
 func (w *Worker) session(ctx context.Context) error {
-	s := &session{w: w, slot: make(chan struct{}, 1), apart: make(map[string]*view.Plan), stranded: make(map[string]*view.Plan)}
+	s := &session{w: w, slot: make(chan struct{}, 1), pace: pace{every: w.cfg.FlushEvery},
+		apart: make(map[string]*view.Plan), stranded: make(map[string]*view.Plan)}
 	if err := s.takeOver(ctx); err != nil {
 		return err
 	}

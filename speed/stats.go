@@ -24,12 +24,14 @@ type Stats struct {
 	Rejects    uint64        `json:"rejects"`    // skipped: they do not fit their schema
 	States     uint64        `json:"states"`     // rows inserted
 	Flushes    uint64        `json:"flushes"`
-	LastFlush  time.Duration `json:"last_flush"` // how long the last insert took, in nanoseconds
-	Refused    uint64        `json:"refused"`    // times that ClickHouse refused a plan's states
-	Restarts   uint64        `json:"restarts"`   // times that the worker started over after an error
-	Lag        time.Duration `json:"lag"`        // of the plan that is furthest behind, in nanoseconds
-	Stranded   int           `json:"stranded"`   // plans that wait for a build
-	Plans      []PlanStats   `json:"plans"`      // by view and hash
+	LastFlush  time.Duration `json:"last_flush"`  // how long the last insert took, in nanoseconds
+	Refused    uint64        `json:"refused"`     // times that ClickHouse refused a plan's states
+	FlushEvery time.Duration `json:"flush_every"` // the interval that parts in ClickHouse have led to, in nanoseconds
+	Parts      uint64        `json:"parts"`       // unmerged, in the epoch of a plan that has most
+	Restarts   uint64        `json:"restarts"`    // times that the worker started over after an error
+	Lag        time.Duration `json:"lag"`         // of the plan that is furthest behind, in nanoseconds
+	Stranded   int           `json:"stranded"`    // plans that wait for a build
+	Plans      []PlanStats   `json:"plans"`       // by view and hash
 }
 
 // PlanStats is where one plan is.
@@ -47,7 +49,8 @@ type counters struct {
 	term, epoch, read, flush    atomic.Uint64
 	events, duplicates, rejects atomic.Uint64
 	states, flushes, took       atomic.Uint64
-	rejected, restarts          atomic.Uint64
+	rejected, restarts, parts   atomic.Uint64
+	interval                    atomic.Int64
 
 	mu    sync.Mutex // guards what follows
 	all   map[string]*planStats
@@ -151,7 +154,8 @@ func (w *Worker) Stats() Stats {
 		Term: c.term.Load(), Epoch: c.epoch.Load(), Read: c.read.Load(), Flushed: c.flush.Load(),
 		Events: c.events.Load(), Duplicates: c.duplicates.Load(), Rejects: c.rejects.Load(),
 		States: c.states.Load(), Flushes: c.flushes.Load(), LastFlush: time.Duration(c.took.Load()),
-		Refused: c.rejected.Load(), Restarts: c.restarts.Load(),
+		Refused: c.rejected.Load(), Restarts: c.restarts.Load(), Parts: c.parts.Load(),
+		FlushEvery: max(w.cfg.FlushEvery, time.Duration(c.interval.Load())),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -132,6 +132,16 @@ func (c *clickhouse) run(ctx context.Context) error {
 	}
 }
 
+// empty kills ClickHouse and takes away all that it has stored.
+func (c *clickhouse) empty() error {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if err := c.server().Kill(); err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(c.cfg.Dir, "data"))
+}
+
 func (c *clickhouse) signal(sig syscall.Signal) error { return syscall.Kill(c.server().Pid(), sig) }
 
 // copyTree copies a directory of plain files.

@@ -68,6 +68,7 @@ func allFaults() []fault {
 	return append(all,
 		fault{name: "two workers", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoWorkers(ctx) }},
 		fault{name: "two batches", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoBatches(ctx) }},
+		fault{name: "clickhouse emptied", do: func(ctx context.Context, l *life) error { return l.emptyClickHouse(ctx) }},
 		fault{name: "log deleted", heavy: true, do: func(ctx context.Context, l *life) error { return l.logDeleted(ctx) }},
 		fault{name: "log recreated", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRecreated(ctx) }},
 		fault{name: "log restored from a copy", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRestored(ctx) }},
@@ -183,6 +184,23 @@ func (l *life) twoBatches(ctx context.Context) error {
 	}
 	if err := l.batch.once(ctx, func(*os.Process) {}); err != nil {
 		return fmt.Errorf("second batch: %w", err)
+	}
+	return nil
+}
+
+// emptyClickHouse takes away all that ClickHouse has. It must be computed again without an operator,
+// and before the next night: the timer's batches wait.
+func (l *life) emptyClickHouse(ctx context.Context) error {
+	l.batch.gate.Lock()
+	defer l.batch.gate.Unlock()
+	if err := l.clickhouse.empty(); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, later)
+	defer cancel()
+	if _, err := l.level(wait); err != nil && ctx.Err() == nil {
+		l.tally.note(func(e *entry) { e.notHealed++ })
+		l.tally.say("  NOT HEALED by itself: %v; the worker said: %s", err, lastLines(l.speed.since(0), 1))
 	}
 	return nil
 }

@@ -99,6 +99,7 @@ const (
 	tagContent = "content"
 	tagUnique  = "unique"
 	tagImport  = "import"
+	tagSource  = "source" // of an imported file: the txn of its import
 )
 
 const versionDigits = 20
@@ -194,7 +195,7 @@ func (a *add) file() (File, error) {
 	f := File{
 		Path: p, Date: date, Size: a.Size, Rows: *s.NumRecords,
 		SHA256: a.Tags[tagSHA256], Content: a.Tags[tagContent],
-		Unique: a.Tags[tagUnique] == "true", Import: a.Tags[tagImport] == "true",
+		Unique: a.Tags[tagUnique] == "true", Import: a.Tags[tagImport] == "true", source: a.Tags[tagSource],
 		MaxSeq: math.MaxInt64,
 	}
 	f.MinSeq = parseSeq(s.Min[schemas.SeqColumn], 0)

@@ -106,12 +106,15 @@ func (s *testSource) Next(ctx context.Context) (*schemas.Chunk, error) {
 		s.next++
 		switch {
 		case m.cut != nil:
-			c.Cut = m.cut
+			if c.Cut, c.BeforeCut = m.cut, l.position(s.next-1); n == 0 {
+				c.BeforeCut = c.After
+			}
 		case len(s.types) > 0 && !slices.Contains(s.types, m.typ):
 		case m.reject:
 			c.Rejects = append(c.Rejects, schemas.Reject{Seq: s.next, Type: m.typ, Reason: "script"})
 		default:
 			rec := m.record
+			rec.Retain()
 			if len(s.types) > 0 { // another reader has the record: each decodes its own
 				rec = copied(rec)
 			}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"watershed/internal/crash"
 	"watershed/internal/durable"
 )
 
@@ -17,7 +18,7 @@ type change struct {
 	removes   []*remove
 	txns      []txn
 	expect    map[string]int64 // by app id: the version recorded so far; absent: none
-	absent    string           // an app id that must not be recorded yet
+	absent    string           // an app id that must not be recorded yet, or be 0
 
 	// revise, if set, returns the table's new metaData; nil if nothing is to be done any more. It is
 	// asked again after a lost race.
@@ -37,7 +38,7 @@ func (c *change) check(s *state) error {
 	for _, t := range c.txns {
 		want, recorded := c.expect[t.AppID]
 		got, ok := s.txns[t.AppID]
-		if t.AppID == c.absent && ok {
+		if t.AppID == c.absent && got > 0 {
 			return &conflictError{fmt.Sprintf("%s is there already", t.AppID), true}
 		}
 		if t.AppID != c.absent && (ok != recorded || got != want) {
@@ -98,6 +99,7 @@ func (t *Table) commit(ctx context.Context, c *change) (int64, error) {
 		v := t.state.version + 1
 		// If we stop before the name is linked, the data files lie there unnamed, and nothing happened.
 		err := t.put(v, actions)
+		crash.At("history.commit-put")
 		// If we stop after it, the commit is there, with its txns: whoever comes next goes on behind it.
 		switch {
 		case err == nil:

@@ -17,6 +17,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -96,7 +97,7 @@ func runImport(ctx context.Context, t *Table, cfg ImportConfig) (ImportReport, e
 	if err != nil {
 		return report, err
 	}
-	if _, done := snapshot.Txns[app]; done {
+	if snapshot.Txns[app] > 0 { // 0: a repair took its rows away
 		report.Already, report.Version = true, snapshot.Version
 		return report, nil
 	}
@@ -111,6 +112,10 @@ func runImport(ctx context.Context, t *Table, cfg ImportConfig) (ImportReport, e
 	if after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
 		return report, errors.New("the file changed while it was read")
 	}
+	for _, a := range im.adds {
+		a.Tags[tagSource] = app
+	}
+	crash.At("history.import-written")
 	// If we stop before this commit, files lie there that no version names, and the import can be made
 	// again; after it, all rows are there, and making it again changes nothing.
 	report.Version, err = t.commit(ctx, &change{operation: "IMPORT", adds: im.adds, txns: []txn{{AppID: app, Version: 1}}, absent: app})

@@ -13,8 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
+
+	"watershed/internal/crash"
 )
 
 const (
@@ -45,6 +48,29 @@ func PutIfAbsent(path string, data []byte) error {
 	return putIfAbsent(osDisk{}, path, data)
 }
 
+// Replace gives the file from, which must be durable, the name to, and replaces a file that is there. Both
+// are in one directory.
+func Replace(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("replace %s: %w", to, err)
+	}
+	// If we stop here, a power cut shows both names as before, or the new state.
+	crash.At("durable.replaced")
+	return SyncDir(filepath.Dir(to))
+}
+
+// SetAside gives a file the name of a temporary one, which it returns: nothing reads it any more, and its
+// bytes are there until temporary files are removed.
+func SetAside(path string) (string, error) {
+	temp := tempName(path)
+	if err := os.Rename(path, temp); err != nil {
+		return "", fmt.Errorf("set %s aside: %w", path, err)
+	}
+	// If we stop here, the name may come back after a power cut: the call is made again.
+	crash.At("durable.set-aside")
+	return temp, SyncDir(filepath.Dir(path))
+}
+
 // SyncDir makes the names in dir durable.
 func SyncDir(dir string) error { return osDisk{}.syncDir(dir) }
 
@@ -59,6 +85,7 @@ func replace(d disk, path string, data []byte, mode fs.FileMode) error {
 	if err := d.rename(temp, path); err != nil {
 		return fmt.Errorf("write %s: %w", path, errors.Join(err, d.remove(temp)))
 	}
+	crash.At("durable.renamed")
 	// If we stop here, a power cut shows the old file or the new one, each whole.
 	if err := d.syncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -85,12 +112,14 @@ func writeTemp(d disk, path string, data []byte, mode fs.FileMode) (string, erro
 		return "", err
 	}
 	_, err = f.Write(data)
+	crash.At("durable.temp-written")
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", errors.Join(err, d.remove(temp))
 	}
+	crash.At("durable.temp-synced")
 	// If we stop here, a temporary file is left over and path is as it was.
 	return temp, nil
 }
@@ -102,10 +131,12 @@ func linkTemp(d disk, temp, path string) error {
 		// and a caller that builds on it with a name in this directory syncs both names at once.
 		return errors.Join(err, d.remove(temp))
 	}
+	crash.At("durable.linked")
 	// If we stop here, path may or may not survive a power cut; it is whole, and temp is left over.
 	if err := d.remove(temp); err != nil {
 		return err
 	}
+	crash.At("durable.temp-removed")
 	// If we stop here, the same holds, and nothing is left over.
 	return d.syncDir(filepath.Dir(path))
 }
@@ -128,6 +159,7 @@ func mkdirAll(d disk, dir string) error {
 	if err := d.mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create directory %s: %w", dir, err)
 	}
+	crash.At("durable.directory-made")
 	if err := d.syncDir(parent); err != nil {
 		return fmt.Errorf("create directory %s: %w", dir, err)
 	}

@@ -3,6 +3,8 @@ package durable
 import (
 	"errors"
 	"fmt"
+
+	"watershed/internal/crash"
 )
 
 // File is a file that is being written and has no name yet. It gets one from Commit, or is gone after
@@ -45,6 +47,7 @@ func (f *File) Commit() error {
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", f.path, errors.Join(err, f.disk.remove(f.temp)))
 	}
+	crash.At("durable.file-synced")
 	// If we stop here, a temporary file is left over and path is as it was.
 	if err := linkTemp(f.disk, f.temp, f.path); err != nil {
 		return fmt.Errorf("commit %s: %w", f.path, err)

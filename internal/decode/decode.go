@@ -26,7 +26,7 @@ package decode
 import (
 	"bytes"
 	"fmt"
-
+	"slices"
 	"time"
 
 	"watershed/schemas"
@@ -131,6 +131,11 @@ func (d *Decoder) Append(payload []byte, seq uint64, at time.Time) []schemas.Rej
 			continue
 		}
 		if err := d.appendRow(line, seq, row); err != nil {
+			if len(rejects) == cap(rejects) {
+				// append alone would grow by quarters, which takes five times the memory in the end:
+				// a message may consist of half a million lines that do not fit.
+				rejects = slices.Grow(rejects, max(len(rejects), 1))
+			}
 			rejects = append(rejects, d.reject(line, seq, row, err.Error()))
 		}
 		row++

@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
 
+	"watershed/internal/bounded"
 	"watershed/internal/decode"
 	"watershed/schemas"
 	"watershed/schemas/column"
@@ -110,6 +111,10 @@ func FuzzAppend(f *testing.F) {
 	}
 	ev := everyType()
 	f.Fuzz(func(t *testing.T, message []byte) {
+		bounded.Run(t, func() {
+			d := decode.New(ev, decode.Limits{})
+			d.Append(message, 1, logTime)
+		})
 		if err := compare(ev, message, logTime); err != nil {
 			t.Error(err)
 		}

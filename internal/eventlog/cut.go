@@ -19,9 +19,9 @@ import (
 const (
 	encodingHeader = "Content-Encoding"
 	encodingZstd   = "zstd"
-	compressFrom   = 16 << 10  // bytes of a cut's JSON from which it is compressed
-	maxCut         = 256 << 20 // bytes of a cut's JSON, against a payload that unpacks without end
-	cutCounter     = "cut"     // the highest number of a cut
+	compressFrom   = 16 << 10 // bytes of a cut's JSON from which it is compressed
+	maxCut         = 4 << 20  // bytes of a cut's JSON, against a payload that unpacks without end
+	cutCounter     = "cut"    // the highest number of a cut
 )
 
 type cutError string
@@ -105,6 +105,9 @@ func encodeCut(cut *schemas.Cut) (*nats.Msg, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) > maxCut {
+		return nil, fmt.Errorf("the definitions take %d bytes; a cut may have %d", len(data), maxCut)
+	}
 	msg := nats.NewMsg(cutSubject)
 	msg.Header.Set(contentHeader, "application/json")
 	if len(data) >= compressFrom {
@@ -127,7 +130,7 @@ func decodeCut(header nats.Header, data []byte, position schemas.Position, at ti
 	switch encoding := header.Get(encodingHeader); encoding {
 	case "":
 	case encodingZstd:
-		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxCut))
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxCut))
 		if err != nil {
 			return nil, err
 		}

@@ -112,6 +112,9 @@ func letterOf(msg jetstream.Msg, number uint64) (DeadLetter, error) {
 	if size := h.Get(truncatedHeader); size != "" {
 		d.Size, errs[3] = strconv.Atoi(size)
 	}
+	if d.Size < len(d.Payload) {
+		errs[3] = fmt.Errorf("it has %d bytes of %d", len(d.Payload), d.Size)
+	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return d, fmt.Errorf("message %d on %s is not a dead letter: %w", number, msg.Subject(), err)
 	}

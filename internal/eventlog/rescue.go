@@ -167,7 +167,7 @@ type saved struct {
 
 func parseSaved(subject string) (s saved, err error) {
 	parts := strings.SplitN(subject, ".", 5)
-	if len(parts) != 5 {
+	if len(parts) != 5 || parts[4] == "" {
 		return s, fmt.Errorf("subject %s is not that of a rescued message", subject)
 	}
 	var nanos int64

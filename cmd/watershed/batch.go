@@ -23,10 +23,14 @@ func (a *app) batchCmd() *cobra.Command {
 slices of changed dates from history, audit the speed layer, and flip all views to the new
 build in one step. Run it from cron or a systemd timer; two at once are safe, the later wins.
 
-Exit code 3: the build is live, but the audit found groups in which what the speed layer had
-shown differs from history without an explanation (or a rebuild found slices that differ).`,
+Exit code 3: the audit found groups in which what the views had shown differs from history
+without an explanation (or a rebuild found slices that differ). The build is live even so, since
+history is right, unless --gate says otherwise: a build that drifted more than the gate lets
+through is kept, but the views go on showing the live one. Each later run compares again, until
+one runs with --gate off.`,
 		Example: `  watershed batch
   watershed batch --rebuild          recompute every slice, and prove that nothing differs
+  watershed batch --gate 1%          a drift of more than 1 % of a value does not go live
   watershed batch --json > report.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,7 +95,11 @@ func (a *app) batchDone(report *batch.Report, err error, asJSON bool) error {
 		a.printReport(report)
 	}
 	if n := report.Drifted(); n > 0 {
-		return driftError{fmt.Sprintf("the audit found %d groups that drifted; `watershed audit` shows them", n)}
+		msg := fmt.Sprintf("the audit found %d %s that drifted; `watershed audit` shows them", n, plural(n, "group"))
+		if report.Gated {
+			msg += fmt.Sprintf(". Build %d stays live, and build %d is kept; `watershed batch --gate off` makes a build live in spite of the drift", report.Baseline, report.Build)
+		}
+		return driftError{msg}
 	}
 	return nil
 }
@@ -126,5 +134,9 @@ func auditLine(a schemas.Audit) string {
 	if a.Skipped != "" {
 		return fmt.Sprintf("%s: not compared, %s", a.View, a.Skipped)
 	}
-	return fmt.Sprintf("%s: %d groups compared, %d equal, %d explained, %d drifted", a.View, a.Groups, a.Equal, a.Explained, a.Drifted)
+	line := fmt.Sprintf("%s: %d groups compared, %d equal, %d explained, %d drifted", a.View, a.Groups, a.Equal, a.Explained, a.Drifted)
+	if a.LateDuplicates > 0 && !a.AtMost {
+		line += fmt.Sprintf("; late duplicates removed: %d", a.LateDuplicates)
+	}
+	return line
 }

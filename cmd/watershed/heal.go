@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -26,11 +27,17 @@ func (a *app) checkStore(ctx context.Context, e *engines) (schemas.Damage, error
 		return schemas.Damage{}, err
 	}
 	damage, err := e.db.Check(ctx)
-	if err != nil || damage.None() {
+	if err != nil {
 		return damage, err
 	}
-	if damage.All != "" && (!ok || cut.Number <= 1) {
-		return schemas.Damage{}, nil // no batch has ever run: views begin with the log, not with a build
+	batches := ok && cut.Number > 1 // cut 1 begins the log, every other one is a batch's
+	switch {
+	case damage.All != "" && !batches:
+		return schemas.Damage{}, nil // views begin with the log, not with a build
+	case damage.None() && damage.Build == 0 && batches:
+		damage.All = fmt.Sprintf("it has no build, and the log is at cut %d", cut.Number)
+	case damage.None():
+		return damage, nil
 	}
 	for line := range strings.Lines(damage.String()) {
 		a.log.Error("ClickHouse lacks what the views rest on; they answer with an error until a batch has computed it again", "missing", strings.TrimSpace(line), "build", damage.Build)

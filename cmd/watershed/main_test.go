@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/parquet-go/parquet-go"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -49,7 +50,9 @@ func TestScripts(t *testing.T) {
 			"natspub":  natsPublish,
 			"parquet":  writeParquet,
 			"http":     httpAsk,
+			"emptied":  emptyTable,
 			"ready":    waitReady,
+			"settled":  settled,
 			"truncate": truncateFile,
 			"until":    until,
 		},
@@ -125,8 +128,11 @@ func readRunning(ts *testscript.TestScript, dir string) (r runningUp) {
 
 // A runningUp is what scripts need of running.json.
 type runningUp struct {
-	NATS     string `json:"nats"`
-	Endpoint string `json:"endpoint"`
+	NATS               string `json:"nats"`
+	Endpoint           string `json:"endpoint"`
+	ClickHouse         string `json:"clickhouse"`
+	ClickHouseUser     string `json:"clickhouse_user"`
+	ClickHousePassword string `json:"clickhouse_password"`
 }
 
 // waitReady waits until the endpoint of the `up` on a directory, or one at an address, says
@@ -166,6 +172,42 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		out := ts.ReadFile("stdout") + ts.ReadFile("stderr")
 		return err == nil && want.MatchString(out), out
 	})
+}
+
+// settled runs a command again and again until it succeeds: what it prints then must match. As long
+// as it fails, its message must match too: settled REGEXP WHILE COMMAND...
+func settled(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: settled REGEXP WHILE COMMAND...")
+	}
+	want, while := regexp.MustCompile("(?m)"+args[0]), regexp.MustCompile("(?m)"+args[1])
+	poll(ts, "an answer of "+strings.Join(args[2:], " "), func() (bool, string) {
+		err := ts.Exec(args[2], args[3:]...)
+		out, msg := ts.ReadFile("stdout"), ts.ReadFile("stderr")
+		switch {
+		case err == nil && !want.MatchString(out):
+			ts.Fatalf("the answer is %s; want %s, or none", out, args[0])
+		case err != nil && !while.MatchString(msg):
+			ts.Fatalf("it fails with %s; want %s", msg, args[1])
+		}
+		return err == nil, msg
+	})
+}
+
+// emptyTable loses the rows of a view's table, in the ClickHouse of the `up` on a directory:
+// emptied DIR VIEW batch|speed.
+func emptyTable(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 3)
+	r := readRunning(ts, args[0])
+	conn, err := clickhouse.Open(&clickhouse.Options{
+		Addr: []string{r.ClickHouse}, Auth: clickhouse.Auth{Username: r.ClickHouseUser, Password: r.ClickHousePassword},
+	})
+	ts.Check(err)
+	defer conn.Close()
+	var table string
+	ts.Check(conn.QueryRow(context.Background(), "SELECT name FROM system.tables WHERE database = 'watershed' AND match(name, {name:String})",
+		clickhouse.Named("name", "^"+args[1]+"__[0-9a-f]+__"+args[2]+"$")).Scan(&table))
+	ts.Check(conn.Exec(context.Background(), "TRUNCATE TABLE watershed."+table))
 }
 
 func poll(ts *testscript.TestScript, what string, try func() (bool, string)) {

@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	trimFirst = 5 * time.Second // after a start, when the archiver has said how far history is
 	trimEvery = time.Minute
 
 	// A plan that is behind holds the log as long as the log is at most this full. Beyond it the
@@ -30,15 +31,17 @@ func newTrimmer(l *loops) *trimmer {
 	return &trimmer{a: l.a, e: l.e, horizon: l.a.cfg.Horizon, archived: l.archiver.Positions}
 }
 
-// run trims once a minute until ctx ends. A trim that fails is tried again with the next.
+// run trims soon, since the log may have filled up while nobody trimmed it, and then once a minute
+// until ctx ends. A trim that fails is tried again with the next.
 func (t *trimmer) run(ctx context.Context) {
-	tick := time.NewTicker(trimEvery)
+	tick := time.NewTimer(trimFirst)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			tick.Reset(trimEvery)
 		}
 		if err := t.trim(ctx); err != nil && ctx.Err() == nil {
 			t.a.log.Warn("trim: the log stays as it is", "error", err)

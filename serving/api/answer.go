@@ -217,6 +217,13 @@ func (a *api) explain(ctx context.Context, views []View, err error) *Problem {
 			return q
 		}
 	}
+	for _, v := range views { // a flip since then may cover it
+		if strings.HasPrefix(p.Detail, "view "+v.Name()+": its definition is newer than the live build") {
+			q := problem(NotCovered, "the live build did not cover view %s yet; ask again", v.Name())
+			q.ClickHouse, q.cause = p.ClickHouse, p.cause
+			return q
+		}
+	}
 	return p
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/schemas"
 )
 
 // NextOf returns the sequence of the first message of events of a type behind the message at
@@ -21,4 +23,14 @@ func (l *Log) NextOf(ctx context.Context, eventType string, after uint64) (seq u
 		return 0, time.Time{}, false, fmt.Errorf("log %s: next %s behind message %d: %w", l.cfg.Stream, eventType, after, classify(err))
 	}
 	return msg.Sequence, msg.Time, true, nil
+}
+
+// Holds checks that the log is the one that a position was taken from: it has the very message
+// there, or it was begun anew behind it. The error is a *LogChangedError if it is not, and a
+// *TrimmedError, which is one too, if what comes behind the position is gone by trimming.
+func (l *Log) Holds(ctx context.Context, at schemas.Position) error {
+	if err := l.verify(ctx, at); err != nil {
+		return fmt.Errorf("log %s: %w", l.cfg.Stream, classify(err))
+	}
+	return nil
 }

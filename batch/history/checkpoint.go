@@ -99,16 +99,27 @@ func (t *Table) readCheckpoint(v int64) (*state, error) {
 		return nil, err
 	}
 	defer f.Close()
-	s, err := decodeCheckpoint(f, v)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeCheckpoint(f, info.Size(), v)
 	if err != nil {
 		return nil, &CorruptError{name, err}
 	}
 	return s, nil
 }
 
-func decodeCheckpoint(f *os.File, v int64) (s *state, err error) {
+func decodeCheckpoint(f io.ReaderAt, size, v int64) (s *state, err error) {
 	defer recoverCorrupt(&err)
-	r := parquet.NewGenericReader[checkpointRow](f)
+	file, err := openParquet(f, size)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDeclarations(f, size, file); err != nil {
+		return nil, err
+	}
+	r := parquet.NewGenericReader[checkpointRow](file)
 	defer r.Close()
 	s = newState()
 	rows := make([]checkpointRow, 1024)

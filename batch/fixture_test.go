@@ -63,7 +63,6 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	c := devtest.SharedClickHouse(t)
-	user, password := c.Admin()
 	w := &world{t: t, name: "watershed_" + strings.NewReplacer("/", "_").Replace(t.Name()), root: filepath.Join(devtest.UserFiles(c), t.Name())}
 	set, err := schemas.Load(fstest.MapFS{"d.yaml": {Data: []byte(definitions)}})
 	w.check(err)
@@ -71,12 +70,21 @@ func newWorld(t *testing.T) *world {
 	w.log, err = eventlog.Open(t.Context(), eventlog.Config{URL: devtest.NATS(t).URL(), MaxBytes: 256 << 20})
 	w.check(err)
 	t.Cleanup(w.log.Close)
-	w.db, err = store.Open(t.Context(), store.Config{Addr: c.Addr(), Database: w.name, User: user, Password: password, NoFsync: true})
-	w.check(err)
-	t.Cleanup(func() { w.check(w.db.Close()) })
+	w.reopen()
 	_, err = w.log.PublishCut(t.Context(), schemas.Cut{}, w.defs, schemas.Set{})
 	w.check(err)
 	return w
+}
+
+// reopen connects to ClickHouse, and makes the database if it is not there.
+func (w *world) reopen() {
+	w.t.Helper()
+	c := devtest.SharedClickHouse(w.t)
+	user, password := c.Admin()
+	db, err := store.Open(w.t.Context(), store.Config{Addr: c.Addr(), Database: w.name, User: user, Password: password, NoFsync: true})
+	w.check(err)
+	w.db = db
+	w.t.Cleanup(func() { w.check(db.Close()) })
 }
 
 func (w *world) check(err error) {
@@ -86,8 +94,8 @@ func (w *world) check(err error) {
 	}
 }
 
-// background runs a loop until the test ends.
-func (w *world) background(run func(context.Context) error) {
+// background runs a loop until the test ends, or stop is called.
+func (w *world) background(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -96,10 +104,12 @@ func (w *world) background(run func(context.Context) error) {
 			w.t.Error(err)
 		}
 	}()
-	w.t.Cleanup(func() {
+	stop = func() {
 		cancel()
 		<-ended
-	})
+	}
+	w.t.Cleanup(stop)
+	return stop
 }
 
 // archive starts the archiver.
@@ -126,8 +136,15 @@ func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Sou
 // fold starts the speed worker and waits until it is level with the log.
 func (w *world) fold() {
 	w.t.Helper()
-	w.background(speed.New(speedLog{w.log}, steady{w.db}, speed.Config{FlushEvery: 5 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}).Run)
+	w.foldUntil()
+}
+
+// foldUntil is fold, until stop is called.
+func (w *world) foldUntil() (stop func()) {
+	w.t.Helper()
+	stop = w.background(speed.New(speedLog{w.log}, steady{w.db}, speed.Config{FlushEvery: 5 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}).Run)
 	w.level()
+	return stop
 }
 
 func (w *world) level() {

@@ -201,6 +201,10 @@ type reach struct {
 	begun  bool // it has a beginning
 }
 
+// begunEpoch is an epoch in which the plan of a beginning has had states. A seal, which has no
+// position, names the next.
+const begunEpoch = "if(epoch > 0 AND seq = 0 AND hash = 0, epoch - 1, epoch)"
+
 // reached reads positions and beginnings of all plans.
 func (db *DB) reached(ctx context.Context) (map[string]reach, error) {
 	got, err := rows[struct {
@@ -209,8 +213,8 @@ func (db *DB) reached(ctx context.Context) (map[string]reach, error) {
 		Begins uint64 `ch:"begins"`
 		Folded bool   `ch:"folded"`
 		Begun  bool   `ch:"begun"`
-	}](ctx, db.client, fmt.Sprintf("SELECT plan, max(_s.epoch) AS epoch, maxIf(_s.epoch, _s.begin) AS begins, toBool(countIf(NOT _s.begin) > 0) AS folded, toBool(countIf(_s.begin) > 0) AS begun FROM (SELECT plan, epoch, false AS begin FROM %s UNION ALL SELECT plan, epoch, true AS begin FROM %s) AS _s GROUP BY plan",
-		db.name("positions"), db.name("begins")))
+	}](ctx, db.client, fmt.Sprintf("SELECT plan, max(_s.reached) AS epoch, max(_s.begins) AS begins, toBool(countIf(NOT _s.begin) > 0) AS folded, toBool(countIf(_s.begin) > 0) AS begun FROM (SELECT plan, epoch AS reached, 0 AS begins, false AS begin FROM %s UNION ALL SELECT plan, %s, epoch, true FROM %s) AS _s GROUP BY plan",
+		db.name("positions"), begunEpoch, db.name("begins")))
 	if err != nil {
 		return nil, err
 	}

@@ -67,8 +67,8 @@ func (db *DB) sealLost(ctx context.Context, l *layout, have map[string]bool) err
 	got, err := rows[struct {
 		Used  uint64 `ch:"used"`
 		Until uint64 `ch:"until"`
-	}](ctx, db.client, fmt.Sprintf("SELECT count() AS used, max(reached) + 1 AS until FROM (SELECT epoch AS reached FROM %[1]s WHERE plan = %[4]s UNION ALL SELECT epoch FROM %[2]s WHERE plan = %[4]s UNION ALL SELECT at_cut FROM %[3]s WHERE plan = %[4]s)",
-		db.name("positions"), db.name("begins"), db.name("builds"), literal(l.hash)))
+	}](ctx, db.client, fmt.Sprintf("SELECT count() AS used, max(reached) + 1 AS until FROM (SELECT epoch AS reached FROM %[1]s WHERE plan = %[4]s UNION ALL SELECT %[5]s FROM %[2]s WHERE plan = %[4]s UNION ALL SELECT at_cut FROM %[3]s WHERE plan = %[4]s)",
+		db.name("positions"), db.name("begins"), db.name("builds"), literal(l.hash), begunEpoch))
 	if err != nil || len(got) != 1 || got[0].Used == 0 {
 		return err
 	}

@@ -342,6 +342,42 @@ func TestAnewDies(t *testing.T) {
 	}
 }
 
+// TestAnewWinsAgainstAFirstCut has a process find the emptied log, take it for a new one and publish the first
+// cut: the log begins with the cut that says what it is all the same, and no number comes twice.
+func TestAnewWinsAgainstAFirstCut(t *testing.T) {
+	noLeak(t)
+	b := newBrokenLog(t, func(*testing.T, *brokenLog) {})
+	js := admin(t, b.url)
+	other := openAt(t, b.url)
+	var foreign schemas.Cut
+	b.log.OnStep(func(step string) {
+		if step != "emptied" || foreign.Number > 0 {
+			return
+		}
+		ctx := testContext(t)
+		s, err := js.Stream(ctx, "WATERSHED")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.Subjects = []string{"control.cut", "control.anew"}
+		if _, err := js.UpdateStream(ctx, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if foreign, err = other.PublishCut(ctx, schemas.Cut{}, set(event("a")), schemas.Set{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	result, err := b.log.Anew(testContext(t), b.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if foreign.Number == 0 || result.Cut.Number <= foreign.Number {
+		t.Errorf("got cut %d; want it above the foreign cut %d", result.Cut.Number, foreign.Number)
+	}
+	b.check(t, result.Cut)
+}
+
 // TestReadersLiveThroughAnew has a reader wait while the log is begun anew: it goes on with the cut.
 func TestReadersLiveThroughAnew(t *testing.T) {
 	noLeak(t)

@@ -5,6 +5,10 @@
 // there on. What does not fit its schema goes to a second stream, <STREAM>_DLQ, under
 // dlq.<type>.<seq>.<row>; counters that never go back live in the KV bucket <STREAM>_counters.
 //
+// The log is trimmed up to cuts, so that it begins at sequence 1 or with a cut. While a log that
+// has changed is begun anew, a message on control.anew ends it, and what is to be saved waits in
+// <STREAM>_RESCUE.
+//
 // A position is a sequence and a hash of the message at it (xxhash64 over subject, a zero byte,
 // the log's timestamp in nanoseconds as 8 bytes little-endian, and the payload). Whoever reads
 // on from a stored position has it held against the log first, and again whenever the connection

@@ -110,6 +110,9 @@ func TestFullDiskRefuses(t *testing.T) {
 	}
 	ctx := testContext(t)
 	server := devtest.StartNATS(t, devserver.NATSConfig{Dir: filepath.Join(dir, "nats")})
+	if _, err := eventlog.Open(ctx, eventlog.Config{URL: server.URL(), MaxBytes: 1 << 40}); err == nil || !strings.Contains(err.Error(), "lower the log's limit") {
+		t.Errorf("a log larger than its disk: got %v; want an error that says what to do", err)
+	}
 	l, err := eventlog.Open(ctx, eventlog.Config{URL: server.URL(), MaxBytes: 16 << 20})
 	if err != nil {
 		t.Fatal(err)

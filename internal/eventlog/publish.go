@@ -20,7 +20,8 @@ const (
 
 // ErrLogFull is the error of a publish that the log refused because it has reached its
 // max_bytes. Nothing was forgotten for it and nothing of it is in the log.
-var ErrLogFull = errors.New("the log is full: raise its limit (nats stream edit --max-bytes) or trim it")
+var ErrLogFull = errors.New("the log is full and takes nothing until it is trimmed, which happens once a minute as far as" +
+	" history and the views allow (watershed status), or its limit is raised (nats stream edit --max-bytes)")
 
 // A PublishError says which message is not known to be in the log.
 type PublishError struct {

@@ -16,6 +16,8 @@ const (
 	// duplicate events themselves, at any distance.
 	duplicateWindow = 2 * time.Minute
 
+	insufficientStorage jetstream.ErrorCode = 10047 // NATS's code for a stream that is larger than what is left of its disk
+
 	deadShare = 8 // the dead-letter stream may take this fraction of the log's bytes
 )
 
@@ -54,6 +56,10 @@ func (l *Log) ensure(ctx context.Context, want jetstream.StreamConfig) (jetstrea
 		if s, err = l.js.CreateStream(ctx, want); errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			s, err = l.js.Stream(ctx, want.Name)
 		}
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == insufficientStorage {
+		err = fmt.Errorf("NATS keeps %d bytes of its disk for it, and has not so much room: make some, or lower the log's limit: %w", want.MaxBytes, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", want.Name, err)

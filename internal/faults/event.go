@@ -17,6 +17,7 @@ type event struct {
 	Value int64  `json:"value"`
 	Kind  string `json:"kind"`
 	time  time.Time
+	acked time.Time // when its first message was acknowledged
 }
 
 // A generator draws events of one type.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -22,10 +23,11 @@ type pace struct {
 	batchEvery         time.Duration // pause between two batches at most
 	pauseMin, pauseMax time.Duration // of a process, a network, a disk
 	exactEvery         int           // faults between two comparisons behind a batch
+	perLife            int           // faults of a life at most
 }
 
-func shortPace() pace { return pace{2 * time.Second, 500 * time.Millisecond, 2 * time.Second, 4} }
-func longPace() pace  { return pace{4 * time.Second, 5 * time.Second, 60 * time.Second, 1} }
+func shortPace() pace { return pace{2 * time.Second, 500 * time.Millisecond, 2 * time.Second, 4, 10} }
+func longPace() pace  { return pace{4 * time.Second, 5 * time.Second, 60 * time.Second, 1, 40} }
 
 // length draws how long a fault lasts.
 func (p pace) length(r *rand.Rand) time.Duration {
@@ -37,7 +39,8 @@ type fault struct {
 	name     string
 	promised time.Duration
 	disk     bool // needs disks of its own
-	heavy    bool // destroys data: everything is archived and compared before
+	heavy    bool // destroys data: compared behind a batch in any case
+	whole    bool // heals only as long as the log was not trimmed
 	do       func(ctx context.Context, l *life) error
 }
 
@@ -72,8 +75,8 @@ func allFaults() []fault {
 		fault{name: "log deleted", heavy: true, do: func(ctx context.Context, l *life) error { return l.logDeleted(ctx) }},
 		fault{name: "log recreated", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRecreated(ctx) }},
 		fault{name: "log restored from a copy", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRestored(ctx) }},
-		fault{name: "history bit flipped", heavy: true, do: func(ctx context.Context, l *life) error { return l.bitFlipped(ctx) }},
-		fault{name: "history file missing", heavy: true, do: func(ctx context.Context, l *life) error { return l.fileMissing(ctx) }},
+		fault{name: "history bit flipped", heavy: true, whole: true, do: func(ctx context.Context, l *life) error { return l.bitFlipped(ctx) }},
+		fault{name: "history file missing", heavy: true, whole: true, do: func(ctx context.Context, l *life) error { return l.fileMissing(ctx) }},
 	)
 }
 
@@ -134,21 +137,14 @@ func (l *life) delay(ctx context.Context, way string) error {
 	return err
 }
 
-// fillDisk takes all space for a while. NATS switches JetStream off when it meets a full disk, until
-// it is started again: whoever frees the disk does that.
+// fillDisk takes all space for a while.
 func (l *life) fillDisk(ctx context.Context, name string) error {
 	free, err := l.disks.fill(name)
 	if err != nil {
 		return err
 	}
 	err = pause(ctx, l.pace.length(l.r))
-	if err := free(); err != nil {
-		return err
-	}
-	if name == "nats" {
-		return l.nats.stop(syscall.SIGTERM, func() error { return nil })
-	}
-	return err
+	return errors.Join(err, free())
 }
 
 // twoWorkers starts a second worker, which takes over; then the first is started anew and takes over

@@ -4,18 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
+	"time"
 )
 
 // A ledger is the truth: what was sent, what the log acknowledged, what was imported. It is kept in
 // memory and in a file, and recounts the views by itself: nothing of ours is asked.
 type ledger struct {
+	horizon time.Duration // stretch of log in which the speed layer finds duplicates
+
 	mu      sync.Mutex // guards all that follows
 	file    *os.File
 	sent    map[string]int // new events of a type whose publication has begun
 	acked   []message
-	echoes  []echo // published again, though they were imported
+	copies  []*again // what was sent once more
 	imports map[string][]importFile
 	waived  bool // the log was begun anew: what is there twice shows until the next build
 }
@@ -34,22 +36,12 @@ type importFile struct {
 	done   bool // it has succeeded
 }
 
-// An echo is an event that was imported and then published too. The speed layer cannot know, so it
-// counts twice from then until the next build.
-type echo struct {
-	event  *event
-	of     int // number of the import
-	sent   bool
-	acked  bool
-	healed bool // a build that has it was live
-}
-
-func newLedger(path string) (*ledger, error) {
+func newLedger(path string, horizon time.Duration) (*ledger, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	return &ledger{file: f, sent: make(map[string]int), imports: make(map[string][]importFile)}, nil
+	return &ledger{file: f, horizon: horizon, sent: make(map[string]int), imports: make(map[string][]importFile)}, nil
 }
 
 func (l *ledger) sending(eventType string, n int) {
@@ -66,6 +58,9 @@ func (l *ledger) acknowledged(m message) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, e := range m.Events {
+		e.acked = time.Now()
+	}
 	l.acked = append(l.acked, m)
 	_, err = l.file.Write(append(b, '\n'))
 	return err
@@ -101,55 +96,6 @@ func (l *ledger) marks(eventType string) (n int64) {
 	return n
 }
 
-// echo draws an imported event that was not published yet; nil if there is none.
-func (l *ledger) echo(eventType string, draw func(n int) int) *event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	files := l.imports[eventType]
-	if len(files) == 0 {
-		return nil
-	}
-	of := draw(len(files))
-	if !files[of].done {
-		return nil
-	}
-	for _, e := range files[of].events {
-		if e.Kind == markKind || slices.ContainsFunc(l.echoes, func(x echo) bool { return x.event == e }) {
-			continue
-		}
-		l.echoes = append(l.echoes, echo{event: e, of: of, sent: true})
-		return e
-	}
-	return nil
-}
-
-func (l *ledger) echoed(e *event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range l.echoes {
-		if l.echoes[i].event == e {
-			l.echoes[i].acked = true
-		}
-	}
-}
-
-// healed notes that a build is live that was begun after everything sent so far had been archived.
-func (l *ledger) healed() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range l.echoes {
-		l.echoes[i].healed = l.echoes[i].healed || l.echoes[i].acked
-	}
-	l.waived = false
-}
-
-// waive allows what was published again to show twice until the next build.
-func (l *ledger) waive() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waived = true
-}
-
 // ackedUpTo counts the new events of a type that the log acknowledged up to a sequence.
 func (l *ledger) ackedUpTo(eventType string, seq uint64) (n int64) {
 	l.mu.Lock()
@@ -178,26 +124,7 @@ func (l *ledger) bounds(eventType string, seq uint64, marks int64) (least, most 
 	return least, most + l.doubtful(eventType)
 }
 
-// doubtful is how many echoes may count twice now.
-func (l *ledger) doubtful(eventType string) (n int64) {
-	if l.waived {
-		return 1 << 40
-	}
-	for _, e := range l.echoes {
-		if e.event.Type == eventType && !e.healed {
-			n++
-		}
-	}
-	return n
-}
-
-func (l *ledger) mayDrop(eventType string) int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.doubtful(eventType)
-}
-
-func (l *ledger) counts() (events, messages, echoes, imports int) {
+func (l *ledger) counts() (events, messages, copies, imports int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range l.acked {
@@ -206,5 +133,5 @@ func (l *ledger) counts() (events, messages, echoes, imports int) {
 	for _, f := range l.imports {
 		imports += len(f)
 	}
-	return events, len(l.acked), len(l.echoes), imports
+	return events, len(l.acked), len(l.copies), imports
 }

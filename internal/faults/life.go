@@ -33,6 +33,8 @@ type life struct {
 	views []viewSpec
 	disks *disks
 
+	horizon time.Duration // stretch of log in which the speed layer finds duplicates
+
 	nats       *service
 	clickhouse *clickhouse
 	speed      *service
@@ -62,9 +64,9 @@ func (l *life) path(names ...string) string {
 }
 
 // newLife starts everything and returns when the endpoint answers with the first events.
-func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally, withDisks bool) (l *life, err error) {
+func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally, horizon time.Duration, withDisks bool) (l *life, err error) {
 	l = &life{
-		dir: dir, bin: bin, seed: seed, pace: p, tally: t, views: viewSpecs(),
+		dir: dir, bin: bin, seed: seed, pace: p, tally: t, horizon: horizon, views: viewSpecs(),
 		r:   rand.New(rand.NewPCG(seed, 1)),
 		env: make(map[string][]string), proxies: make(map[string]*faultproxy.Proxy), importGen: make(map[string]*generator),
 	}
@@ -149,7 +151,7 @@ func (l *life) startRoles() error {
 			"WATERSHED_READER_USER="+reader, "WATERSHED_READER_PASSWORD="+readerPassword,
 			"WATERSHED_DIR="+l.path("data"), "WATERSHED_HISTORY="+l.path("history"),
 			"WATERSHED_DEFINITIONS="+l.path("definitions"), "WATERSHED_LISTEN="+listen,
-			fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
+			"WATERSHED_HORIZON="+l.horizon.String(), fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
 		)
 	}
 	if l.speed, err = newService("speed", l.dir, l.bin, []string{"speed"}, l.env["speed"]); err != nil {
@@ -168,7 +170,7 @@ func (l *life) startRoles() error {
 }
 
 func (l *life) startTraffic() (err error) {
-	if l.ledger, err = newLedger(l.path("ledger.ndjson")); err != nil {
+	if l.ledger, err = newLedger(l.path("ledger.ndjson"), l.horizon); err != nil {
 		return err
 	}
 	for i, eventType := range []string{"sale", "visit"} {

@@ -122,35 +122,42 @@ func (p *plan) run(ctx context.Context, out io.Writer) (ok bool, err error) {
 	return ok, err
 }
 
-// lives lives as many lives as the faults need.
+// lives lives as many lives as the faults need. In every second one the horizon of duplicates is short
+// and the log is trimmed.
 func (p *plan) lives(ctx context.Context, dir, bin string, t *tally) error {
-	r := rand.New(rand.NewPCG(p.seed, 0))
-	hand, err := newDeck(r, p.only, t)
+	hand, err := newDeck(rand.New(rand.NewPCG(p.seed, 0)), p.only, t)
 	if err != nil {
 		return err
 	}
-	places := p.places
-	for number, done := 1, 0; done < p.n || places; number++ {
-		pc := longPace()
-		if p.short {
-			pc = shortPace()
-		}
+	pc := longPace()
+	if p.short {
+		pc = shortPace()
+	}
+	var w *walk
+	if p.places {
+		w = newWalk()
+		defer w.end(t)
+	}
+	for number, done := 1, 0; done < p.n; number++ {
 		home := filepath.Join(dir, fmt.Sprintf("life-%d", number))
-		l, err := newLife(ctx, home, bin, p.seed+uint64(number)<<32, pc, t, hand.disks)
+		horizon := wholeHorizon
+		if number%2 == 0 && hand.trimmable() {
+			horizon = trimmedHorizon
+		}
+		l, err := newLife(ctx, home, bin, p.seed+uint64(number)<<32, pc, t, horizon, hand.disks)
 		if err != nil {
 			return errors.Join(fmt.Errorf("begin life %d: %w", number, err), l.disks.close())
 		}
-		t.say("life %d in %s", number, home)
+		t.say("life %d in %s, duplicates are found within %s", number, home, horizon)
 		bad := t.violations()
-		n, err := l.live(ctx, hand, p.n-done, places)
-		done, places = done+n, false
+		n, err := l.live(ctx, hand, p.n-done, w, number == 1)
+		done += n
 		l.summary()
 		err = errors.Join(err, l.close())
 		if t.violations() > bad || err != nil {
 			err = errors.Join(err, l.disks.keep())
 		}
-		err = errors.Join(err, l.disks.close())
-		if err != nil {
+		if err = errors.Join(err, l.disks.close()); err != nil {
 			return fmt.Errorf("life %d: %w", number, err)
 		}
 		if t.violations() == bad && p.dir == "" {
@@ -162,31 +169,40 @@ func (p *plan) lives(ctx context.Context, dir, bin string, t *tally) error {
 	return nil
 }
 
-// A life ends after so many faults or so long: before the duplicate horizon of 15 minutes is over, so
-// that it is known which duplicates the speed layer drops.
 const (
-	faultsPerLife = 50
-	lifeTime      = 10 * time.Minute
+	// A life ends before the log is as long as the default horizon: it is never trimmed, and a copy of
+	// an event is always known.
+	wholeHorizon = 15 * time.Minute
+	lifeTime     = 10 * time.Minute
+
+	// With this one most copies come too late to be known, and the log is trimmed once a minute.
+	trimmedHorizon = 10 * time.Second
 )
 
 // live goes through faults until the life is over, and returns how many there were.
-func (l *life) live(ctx context.Context, hand *deck, n int, places bool) (done int, err error) {
+func (l *life) live(ctx context.Context, hand *deck, n int, w *walk, first bool) (done int, err error) {
 	began := time.Now()
 	if err := l.importSome(ctx); err != nil {
 		return 0, err
 	}
-	if places {
-		if ok, err := l.crashPlaces(ctx); err != nil || !ok {
+	if w != nil && first {
+		if ok, err := w.roles(ctx, l); err != nil || !ok {
 			return 0, err
 		}
-		l.tally.say("crash places: done")
+		if ok, err := w.commands(ctx, l); err != nil || !ok {
+			return 0, err
+		}
+		l.tally.say("crash places: %d are left", len(w.left))
 	}
-	for done < min(n, faultsPerLife) && time.Since(began) < lifeTime && context.Cause(l.ctx) == nil {
-		f := hand.draw()
+	for n = min(n, l.pace.perLife); done < n && time.Since(began) < lifeTime && context.Cause(l.ctx) == nil; {
+		f := hand.draw(l.horizon == trimmedHorizon)
 		done++
-		exact := done%l.pace.exactEvery == 0 || f.heavy || done == min(n, faultsPerLife)
-		ok, err := l.suffer(ctx, f, exact)
-		if err != nil || !ok {
+		if ok, err := l.suffer(ctx, f, done%l.pace.exactEvery == 0 || f.heavy || done == n); err != nil || !ok {
+			return done, err
+		}
+	}
+	if w != nil && len(w.left) > 0 && l.horizon == trimmedHorizon && context.Cause(l.ctx) == nil {
+		if _, err := w.roles(ctx, l); err != nil { // what a trimmed log alone comes by
 			return done, err
 		}
 	}
@@ -228,10 +244,10 @@ func (l *life) suffer(ctx context.Context, f fault, exact bool) (bool, error) {
 
 // summary says what a life saw.
 func (l *life) summary() {
-	events, messages, echoes, imports := l.ledger.counts()
+	events, messages, copies, imports := l.ledger.counts()
 	answers, failed := l.reader.counts()
-	l.tally.say("  %d events in %d messages, %d imports, %d of their events published too; %d answers, %d errors, %d batches, worker started %d times",
-		events, messages, imports, echoes, answers, failed, len(l.batch.finished(0)), l.speed.starts)
+	l.tally.say("  %d events in %d messages, %d imports, %d events sent again; %d answers, %d errors, %d batches, worker started %d times",
+		events, messages, imports, copies, answers, failed, len(l.batch.finished(0)), l.speed.starts)
 	drifted := 0
 	for _, o := range l.batch.finished(0) {
 		drifted += o.drifted

@@ -20,24 +20,30 @@ const (
 // A walk dies at every crash place once. A process is armed with all the places that are left, so it
 // dies at the first that it comes by, and the next start gets further.
 type walk struct {
-	l *life
+	l *life // that is walked through
 
-	mu     sync.Mutex          // guards what follows
-	left   map[string][]string // by role: places that it has not died at
-	deaths int                 // since the last comparison
-	rest   bool                // nothing is armed for now
-	since  time.Time           // when the worker began or died last
-	walked int                 // batches that survived in a row
+	mu     sync.Mutex // guards what follows
+	left   []string   // places that nothing has died at
+	deaths int        // since the last comparison
+	rest   bool       // nothing is armed for now
+	since  time.Time  // when the worker began or died last
+	walked int        // batches that survived in a row
 }
 
-// crashPlaces walks through all places: first worker and batch together, then the commands that write,
-// and those that heal.
-func (l *life) crashPlaces(ctx context.Context) (bool, error) {
-	w := &walk{l: l, left: make(map[string][]string)}
-	w.left["speed"], w.left["batch"] = slices.Clone(crash.Places[:]), slices.Clone(crash.Places[:])
-	l.speed.arm, l.batch.arm = func() string { return w.arm("speed") }, func() string { return w.arm("batch") }
+func newWalk() *walk { return &walk{left: slices.Clone(crash.Places[:])} }
+
+// roles lets worker and batch die in a life, and compares after each lot of deaths. It reports whether
+// the life can go on.
+func (w *walk) roles(ctx context.Context, l *life) (bool, error) {
+	w.l = l
+	l.speed.gate.Lock()
+	l.speed.arm = func() string { return w.arm("speed") }
 	l.speed.died = func(said string, by syscall.Signal) { w.died("speed", said, by) }
+	l.speed.gate.Unlock()
+	l.batch.gate.Lock()
+	l.batch.arm = func() string { return w.arm("batch") }
 	l.batch.died = func(said string, by syscall.Signal) { w.died("batch", said, by) }
+	l.batch.gate.Unlock()
 	defer l.disarm()
 	for more := true; more; {
 		var err error
@@ -53,8 +59,7 @@ func (l *life) crashPlaces(ctx context.Context) (bool, error) {
 			return ok, err
 		}
 	}
-	l.disarm()
-	return w.commands(ctx)
+	return true, nil
 }
 
 func (l *life) disarm() {
@@ -76,7 +81,7 @@ func (w *walk) arm(role string) string {
 	if w.rest {
 		return ""
 	}
-	return strings.Join(w.left[role], ",")
+	return strings.Join(w.left, ",")
 }
 
 // died notes where a process has died, by what it said last.
@@ -99,10 +104,7 @@ func (w *walk) died(role, said string, by syscall.Signal) {
 	}
 	w.walked, w.since = 0, time.Now()
 	w.deaths++
-	// In the other role it is another place in time, but the same code: once is enough.
-	for r, places := range w.left {
-		w.left[r] = slices.DeleteFunc(places, func(p string) bool { return p == place })
-	}
+	w.left = slices.DeleteFunc(w.left, func(p string) bool { return p == place })
 	pkg, _, _ := strings.Cut(place, ".")
 	w.l.tally.begin(fmt.Sprintf("%s dies in %s.*", role, pkg))
 }
@@ -131,10 +133,9 @@ func (w *walk) lot(ctx context.Context) (more bool, err error) {
 }
 
 // commands dies in the commands that an operator runs: those that write, and, with the log gone and a
-// file damaged, the one that heals.
-func (w *walk) commands(ctx context.Context) (bool, error) {
-	l := w.l
-	w.left = map[string][]string{"": w.left["speed"]}
+// file damaged, the one that heals. It reports whether the life can go on.
+func (w *walk) commands(ctx context.Context, l *life) (bool, error) {
+	w.l = l
 	again, err := l.knownEvents()
 	if err != nil {
 		return false, err
@@ -144,27 +145,34 @@ func (w *walk) commands(ctx context.Context) (bool, error) {
 			return false, fmt.Errorf("%s: %w: %s", args[0], err, out)
 		}
 	}
-	for _, name := range []string{"log deleted", "history bit flipped"} {
-		i := slices.IndexFunc(allFaults(), func(f fault) bool { return f.name == name })
-		l.healer = w.run
-		ok, err := l.suffer(ctx, allFaults()[i], true)
-		l.healer = l.once
-		if err != nil || !ok {
+	l.healer = w.run
+	defer func() { l.healer = l.once }()
+	for _, f := range allFaults() {
+		if !slices.Contains([]string{"log deleted", "history bit flipped"}, f.name) {
+			continue
+		}
+		if ok, err := l.suffer(ctx, f, true); err != nil || !ok {
 			return ok, err
 		}
 	}
-	if places := w.left[""]; len(places) > 0 {
-		l.tally.begin("not reached")
-		l.tally.note(func(e *entry) { e.times--; e.notMet += len(places) })
-		l.tally.say("  nothing came by %s", strings.Join(places, ", "))
-	}
 	return true, nil
+}
+
+// end says which places nothing came by.
+func (w *walk) end(t *tally) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.left) > 0 {
+		t.begin("not reached")
+		t.note(func(e *entry) { e.times--; e.notMet += len(w.left) })
+		t.say("no process came by %s", strings.Join(w.left, ", "))
+	}
 }
 
 // run runs a command again and again, armed with all that is left, until it survives.
 func (w *walk) run(ctx context.Context, args ...string) (string, error) {
 	for {
-		out, err := w.l.command(ctx, strings.Join(w.left[""], ","), args...)
+		out, err := w.l.command(ctx, strings.Join(w.left, ","), args...)
 		if err == nil || !strings.Contains(err.Error(), syscall.SIGKILL.String()) || ctx.Err() != nil {
 			return out, err
 		}

@@ -71,16 +71,19 @@ func (p *publisher) message(ctx context.Context, log *eventlog.Log) error {
 		fresh = append(fresh, e)
 		payload.Write(e.line())
 	}
-	for range p.r.IntN(3) { // again, from near or from far
-		if len(p.recent) > 0 {
-			payload.Write(p.recent[p.r.IntN(len(p.recent))].line())
+	var copies []*again
+	for range p.r.IntN(3) { // from near or from far
+		if n := len(p.recent); n > 0 {
+			copies = append(copies, p.ledger.copyOf(p.recent[p.r.IntN(n)]))
 		}
 	}
-	var echoed *event
 	if p.r.IntN(12) == 0 {
-		if echoed = p.ledger.echo(p.eventType, p.r.IntN); echoed != nil {
-			payload.Write(echoed.line())
+		if x := p.ledger.imported(p.eventType, p.r.IntN); x != nil {
+			copies = append(copies, x)
 		}
+	}
+	for _, x := range copies {
+		payload.Write(x.event.line())
 	}
 	p.ledger.sending(p.eventType, len(fresh))
 	id := fmt.Sprintf("%s-%d", p.eventType, p.gen.next)
@@ -89,9 +92,7 @@ func (p *publisher) message(ctx context.Context, log *eventlog.Log) error {
 		seq, err := log.Publish(attempt, p.eventType, payload.Bytes(), id)
 		cancel()
 		if err == nil {
-			if echoed != nil {
-				p.ledger.echoed(echoed)
-			}
+			p.ledger.arrived(copies)
 			p.recent = append(p.recent, fresh...)
 			p.mu.Lock()
 			p.acked++

@@ -27,9 +27,9 @@ func (l *ledger) recount(views []viewSpec, marks map[string]int64) (least, most 
 				}
 			}
 		}
-		for _, x := range l.echoes {
-			inBuild := int64(x.of) < marks[x.event.Type]
-			if x.acked && (!inBuild || doubtful && !x.healed) {
+		for _, x := range l.copies {
+			first := x.of != notImported && int64(x.of) >= marks[x.event.Type] // the import does not show yet
+			if x.acked && (first || doubtful && !x.healed && !x.near) {
 				c.add(x.event)
 			}
 		}

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"watershed/batch/history"
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -228,9 +229,11 @@ func (r *run) lease(ctx context.Context) error {
 		return err
 	}
 	r.report.Term = r.term
+	crash.At("batch.term-taken")
 	if err := r.store.TakeOver(ctx, Role, r.term); err != nil {
 		return err
 	}
+	crash.At("batch.taken-over")
 	// What is read from here on is decided by, and so must be what a newer run finds. The last
 	// cut comes first: if a newer run began before it was read, that shows in the terms, and if
 	// it begins after, its cut comes before ours, which is refused then.
@@ -310,6 +313,7 @@ func (r *run) publish(ctx context.Context) error {
 	if r.cut, err = r.log.PublishCut(ctx, last, *defs, retiring); err != nil {
 		return err
 	}
+	crash.At("batch.cut-published")
 	r.report.Build, r.report.Cut, r.report.Position = r.cut.Number, r.cut.Number, r.cut.Position.Seq
 	r.report.Baseline = r.live.Build
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -20,9 +21,11 @@ const keepBuilds = 3
 //  3. One row in `live`. Every view shows the new build from this insert on; if its outcome
 //     is unknown to us, the next run reads what is live and goes on from that.
 func (r *run) flip(ctx context.Context, w *work) error {
+	crash.At("batch.audited")
 	if err := r.store.SaveBuild(ctx, r.term, w.build); err != nil {
 		return fmt.Errorf("save build %d: %w", w.build.Number, err)
 	}
+	crash.At("batch.build-saved")
 	if r.live.Pinned {
 		r.report.Pinned = true
 		r.cfg.Logger.Warn("batch: the live build is pinned by a rollback; the new build is kept and not made live",
@@ -37,9 +40,11 @@ func (r *run) flip(ctx context.Context, w *work) error {
 	if err := r.store.PublishViews(ctx, r.plans); err != nil {
 		return fmt.Errorf("publish views: %w", err)
 	}
+	crash.At("batch.views-published")
 	if _, err := flip(ctx, r.log, r.store, r.term, r.live, schemas.Live{Build: w.build.Number, Cut: w.build.Cut}); err != nil {
 		return err
 	}
+	crash.At("batch.flipped")
 	r.report.Flipped = true
 	return nil
 }
@@ -63,6 +68,7 @@ func (r *run) garbage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("build %d is live, but what older ones left was not dropped: %w", r.cut.Number, err)
 	}
+	crash.At("batch.garbage-dropped")
 	r.report.Dropped = dropped
 	// What is live may show older definitions, and a speed layer behind the cut still folds them.
 	if !r.report.Flipped || !r.speedPast {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -53,6 +54,7 @@ func Rollback(ctx context.Context, log Log, store Store, choose func(context.Con
 	if err := r.store.PublishViews(ctx, shown); err != nil {
 		return schemas.Live{}, fmt.Errorf("publish views: %w", err)
 	}
+	crash.At("batch.rollback-published")
 	return flip(ctx, log, store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
 }
 

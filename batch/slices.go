@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -102,6 +103,7 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 	if err := c.run(ctx, jobs); err != nil {
 		return nil, err
 	}
+	crash.At("batch.slices-computed")
 	r.dropAgedSlices(w)
 	if r.cfg.Rebuild {
 		return w, r.compare(ctx, w, c.results, old)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -20,7 +21,11 @@ func (db *DB) Begin(ctx context.Context, term uint64, marks map[string]schemas.M
 	}
 	// If we stop here, the plans stand as before. If we stop after it, nothing of what was stored
 	// is shown without a build that reaches as far, and the next writer finds the mark.
-	return wrapf(db.insert(ctx, "begins_in", RoleSpeed, term, marksBlock(term, marks)), "begin speed states")
+	if err := db.insert(ctx, "begins_in", RoleSpeed, term, marksBlock(term, marks)); err != nil {
+		return wrapf(err, "begin speed states")
+	}
+	crash.At("store.begin-stored")
+	return nil
 }
 
 // marksBlock has a row per plan.

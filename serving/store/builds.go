@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -67,7 +68,11 @@ func (db *DB) Flip(ctx context.Context, term uint64, to schemas.Live) error {
 	b.add("pinned", []bool{to.Pinned})
 	b.constant("term", term)
 	// If we stop here the old build stays live; the flip's number is lost and the next is higher.
-	return wrapf(db.insert(ctx, "live_in", RoleBatch, term, b), "flip to build %d", to.Build)
+	if err := db.insert(ctx, "live_in", RoleBatch, term, b); err != nil {
+		return wrapf(err, "flip to build %d", to.Build)
+	}
+	crash.At("store.flipped")
+	return nil
 }
 
 // SaveBuild stores a build, in one insert of one block. A build that is stored already is left
@@ -86,7 +91,11 @@ func (db *DB) SaveBuild(ctx context.Context, term uint64, build schemas.Build) e
 	}
 	// If we stop here there is no such build. Nothing shows it before it is flipped to, and
 	// that comes after.
-	return wrapf(db.insert(ctx, "builds_in", RoleBatch, term, b), "save build %d", build.Number)
+	if err := db.insert(ctx, "builds_in", RoleBatch, term, b); err != nil {
+		return wrapf(err, "save build %d", build.Number)
+	}
+	crash.At("store.build-saved")
+	return nil
 }
 
 // replaceable drops another build of that number, or says that the same is there.

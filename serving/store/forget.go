@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"watershed/internal/crash"
 	"watershed/schemas/view"
 )
 
@@ -81,6 +82,7 @@ func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Pla
 		if err := db.exec(ctx, fmt.Sprintf("DROP %s IF EXISTS %s", kind, db.name(t.Name))); err != nil {
 			return dropped, err
 		}
+		crash.At("store.table-forgotten")
 		dropped++
 	}
 	// If we stop here, a plan that is defined again goes on from an old position, and its view throws

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -76,7 +77,11 @@ func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
 	for i, n := range old {
 		drops[i] = fmt.Sprintf("DROP PARTITION %d", n)
 	}
-	return dropped, db.exec(ctx, "ALTER TABLE "+db.name("builds")+" "+strings.Join(drops, ", "))
+	if err := db.exec(ctx, "ALTER TABLE "+db.name("builds")+" "+strings.Join(drops, ", ")); err != nil {
+		return dropped, err
+	}
+	crash.At("store.builds-dropped")
+	return dropped, nil
 }
 
 // condemn condemns old builds, the slices that they name and no other does, and those that no
@@ -101,7 +106,11 @@ func (db *DB) condemn(ctx context.Context, term uint64, old []uint64) error {
 	b.add("plan", plans)
 	b.add("slice", ids)
 	b.constant("term", term)
-	return db.insert(ctx, "condemned_in", RoleBatch, term, b)
+	if err := db.insert(ctx, "condemned_in", RoleBatch, term, b); err != nil {
+		return err
+	}
+	crash.At("store.condemned")
+	return nil
 }
 
 // part is a partition of a plan's table.
@@ -189,6 +198,7 @@ func (db *DB) dropParts(ctx context.Context, term uint64, oldest map[string]uint
 			if err := db.exec(ctx, "ALTER TABLE "+db.name(table)+" "+strings.Join(some, ", ")); err != nil {
 				return 0, err
 			}
+			crash.At("store.partitions-dropped")
 		}
 	}
 	return count, nil

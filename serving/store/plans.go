@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -38,6 +39,7 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 				if err := db.exec(ctx, sql); err != nil {
 					return fmt.Errorf("create the tables of view %s: %w", l.view, err)
 				}
+				crash.At("store.plan-table-made")
 			}
 		}
 		if fresh {

@@ -8,6 +8,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -111,7 +112,11 @@ func (db *DB) insertSlices(ctx context.Context, l *layout, term uint64, parts []
 	if err := b.records(l, records); err != nil {
 		return err
 	}
-	return db.insert(ctx, l.batch()+"_in", RoleBatch, term, b)
+	if err := db.insert(ctx, l.batch()+"_in", RoleBatch, term, b); err != nil {
+		return err
+	}
+	crash.At("store.slices-inserted")
+	return nil
 }
 
 // CountSlices returns how many rows each slice has in the plan's batch table; a slice with
@@ -162,5 +167,9 @@ func (db *DB) RegisterSlices(ctx context.Context, term uint64, finished []schema
 	b.add("events", events)
 	b.add("duplicates", duplicates)
 	b.constant("term", term)
-	return wrapf(db.insert(ctx, "slices_in", RoleBatch, term, b), "register slices")
+	if err := db.insert(ctx, "slices_in", RoleBatch, term, b); err != nil {
+		return wrapf(err, "register slices")
+	}
+	crash.At("store.slices-registered")
+	return nil
 }

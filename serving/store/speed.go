@@ -7,6 +7,7 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -26,7 +27,11 @@ func (db *DB) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark s
 	}
 	// If we stop here nothing was sent. If we stop after sending, the block is taken whole or
 	// refused whole, and Positions of the next term says which.
-	return wrapf(db.insert(ctx, l.speed()+"_in", RoleSpeed, term, b), "insert speed states of view %s", l.view)
+	if err := db.insert(ctx, l.speed()+"_in", RoleSpeed, term, b); err != nil {
+		return wrapf(err, "insert speed states of view %s", l.view)
+	}
+	crash.At("store.speed-inserted")
+	return nil
 }
 
 func speedBlock(l *layout, term uint64, mark schemas.Mark, states arrow.Record) (*block, error) {
@@ -50,7 +55,11 @@ func (db *DB) SavePositions(ctx context.Context, term uint64, marks map[string]s
 	if len(marks) == 0 {
 		return nil
 	}
-	return wrapf(db.insert(ctx, "positions_in", RoleSpeed, term, marksBlock(term, marks)), "save positions")
+	if err := db.insert(ctx, "positions_in", RoleSpeed, term, marksBlock(term, marks)); err != nil {
+		return wrapf(err, "save positions")
+	}
+	crash.At("store.positions-stored")
+	return nil
 }
 
 // Positions says how far the stored states of plans reach, by plan hash: the further of what

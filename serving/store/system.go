@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"watershed/internal/crash"
 )
 
 // A systemTable is a table of the database that belongs to no plan.
@@ -73,6 +75,7 @@ func (db *DB) createSystem(ctx context.Context) error {
 			if err := db.exec(ctx, sql); err != nil {
 				return fmt.Errorf("create table %s: %w", t.name, err)
 			}
+			crash.At("store.system-table-made")
 		}
 	}
 	// The views' first answer: the empty build at the beginning of the log. Two processes that

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+
+	"watershed/internal/crash"
 )
 
 // takeOverTimeout bounds the wait for what older terms have running. A killed insert ends at
@@ -43,6 +45,7 @@ func (db *DB) TakeOver(ctx context.Context, role string, term uint64) error {
 	if err := db.send(clickhouse.Context(ctx, clickhouse.WithSettings(own())), "terms", &b); err != nil {
 		return fmt.Errorf("take over %s: %w", role, err)
 	}
+	crash.At("store.term-inserted")
 	// If we stop here, or the insert's outcome is unknown, older terms are fenced or they are
 	// not; whoever takes over next has a newer term and does all of this again.
 	//
@@ -54,8 +57,12 @@ func (db *DB) TakeOver(ctx context.Context, role string, term uint64) error {
 	defer cancel()
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		older, err := db.running(ctx, role, term)
-		if err != nil || len(older) == 0 {
-			return wrapf(err, "take over %s: end older writes", role)
+		if err != nil {
+			return fmt.Errorf("take over %s: end older writes: %w", role, err)
+		}
+		if len(older) == 0 {
+			crash.At("store.taken-over")
+			return nil
 		}
 		db.logger.Info("ending writes of older terms", "role", role, "term", term, "writes", len(older))
 		for _, id := range older {
@@ -63,6 +70,7 @@ func (db *DB) TakeOver(ctx context.Context, role string, term uint64) error {
 			if err := db.exec(ctx, kill); err != nil {
 				return fmt.Errorf("take over %s: end older writes: %w", role, err)
 			}
+			crash.At("store.write-killed")
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"watershed/internal/crash"
 	"watershed/schemas"
 )
 
@@ -115,7 +116,11 @@ func (db *DB) delete(ctx context.Context, table, where string) error {
 		return wrapf(err, "tidy table %s", table)
 	}
 	sql := fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s SETTINGS mutations_sync = 1", db.name(table), where)
-	return wrapf(db.exec(ctx, sql), "tidy table %s", table)
+	if err := db.exec(ctx, sql); err != nil {
+		return wrapf(err, "tidy table %s", table)
+	}
+	crash.At("store.tidied")
+	return nil
 }
 
 // forgetMarks deletes positions and beginnings of plans whose tables are gone, by the first digits of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"watershed/internal/crash"
 	"watershed/schemas/view"
 )
 
@@ -31,6 +32,7 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 			if err := db.exec(ctx, sql); err != nil {
 				return fmt.Errorf("publish view %s: %w", name, err)
 			}
+			crash.At("store.view-published")
 		}
 	}
 	return nil

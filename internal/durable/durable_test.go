@@ -346,3 +346,32 @@ func list(t *testing.T, path string) []string {
 	}
 	return names
 }
+
+func TestReplaceAndSetAside(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "f"), filepath.Join(dir, "g")
+	for name, text := range map[string]string{path: oldContent, other: newContent} {
+		if err := WriteFile(name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Replace(other, path); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, path); got != newContent || read(t, other) != "" {
+		t.Errorf("after Replace: got %q; want %q under one name", got, newContent)
+	}
+	temp, err := SetAside(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !IsTemp(filepath.Base(temp)) || read(t, temp) != newContent || read(t, path) != "" {
+		t.Errorf("after SetAside: %s has %q, %s %q", temp, read(t, temp), path, read(t, path))
+	}
+	if _, err := SetAside(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file set aside: got %v; want fs.ErrNotExist", err)
+	}
+	if err := Replace(other, path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing file as the replacement: got %v; want fs.ErrNotExist", err)
+	}
+}

@@ -29,7 +29,7 @@ func (r *Result) Print(w io.Writer) {
 	for q := range quantities {
 		name, natural, _ := q.described()
 		if natural {
-			name += " (grows with the dates)"
+			name += " *"
 		}
 		fmt.Fprintf(w, "| %s |", name)
 		for _, s := range r.Samples {
@@ -41,6 +41,7 @@ func (r *Result) Print(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
+	fmt.Fprintln(w, "\n\\* grows by nature")
 	last := r.Samples[len(r.Samples)-1]
 	fmt.Fprintf(w, "\n%d days, %d different events, %d groups equal to the recount, %.0f s\n", r.Config.Days, r.Events, last.Groups, r.Took.Seconds())
 }

@@ -118,33 +118,7 @@ func (w *world) day(ctx context.Context, g *generator) (time.Duration, error) {
 	if err := w.trim(ctx); err != nil {
 		return 0, err
 	}
-	return took, w.maintain(ctx)
-}
-
-// trim forgets what is archived, folded and out of the horizon in which duplicates are found.
-func (w *world) trim(ctx context.Context) error {
-	limit, err := w.log.Before(ctx, time.Now().Add(-w.cfg.Horizon))
-	if err != nil {
-		return err
-	}
-	lower := func(p schemas.Position) {
-		if p.Seq < limit.Seq {
-			limit = p
-		}
-	}
-	archived := w.archiver.Positions()
-	for _, ev := range w.defs.Events {
-		lower(archived[ev.Name])
-	}
-	marks, err := w.db.Positions(ctx, w.plans)
-	if err != nil {
-		return err
-	}
-	for _, p := range w.plans {
-		lower(marks[p.Hash].Position)
-	}
-	_, err = w.log.Trim(ctx, limit)
-	return err
+	return took, w.vacuum(ctx)
 }
 
 func (w *world) history() string { return filepath.Join(w.cfg.Dir, "history") }
@@ -182,12 +156,12 @@ func (w *world) open(ctx context.Context) (err error) {
 func (w *world) start(ctx context.Context) (err error) {
 	w.archiver, err = history.NewArchiver(history.ArchiverConfig{
 		Root: w.history(), App: app, DeadLetters: w.log,
-		Source: func(ctx context.Context, after schemas.Position) (history.Source, schemas.Cut, error) {
+		Source: func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 			cut, _, err := w.log.CutFor(ctx, after.Seq)
 			if err != nil {
 				return nil, cut, err
 			}
-			chunks, err := w.log.Chunks(ctx, after, eventlog.ChunkOptions{})
+			chunks, err := w.log.Chunks(ctx, after, eventlog.ChunkOptions{Types: types})
 			return chunks, cut, err
 		},
 	})

@@ -208,7 +208,7 @@ type reach struct {
 
 // begunEpoch is an epoch in which the plan of a beginning has had states. A seal, which has no
 // position, names the next.
-const begunEpoch = "if(epoch > 0 AND seq = 0 AND hash = 0, epoch - 1, epoch)"
+const begunEpoch = "if(epoch > 0 AND seq = 0 AND hash = 0, toUInt64(epoch - 1), epoch)"
 
 // reached reads positions and beginnings of all plans.
 func (db *DB) reached(ctx context.Context) (map[string]reach, error) {

@@ -161,26 +161,35 @@ func (c candidate) compare(t *twin) error {
 	if payload == t.payload {
 		return nil
 	}
-	d.differing++
-	if shown {
-		d.shown++
-	}
-	d.conflicts = append(d.conflicts, Conflict{
+	conflict := schemas.Conflict{
 		Type: s.event.Name, ID: id, Date: dateText(s.date.day),
-		Kept:    Origin{uint64(t.seq), t.row, s.files[kept].Path},
-		Dropped: Origin{uint64(c.seq), c.row, s.files[c.file].Path},
-	})
-	if len(d.conflicts) >= 2*maxConflicts {
-		d.conflicts = firstConflicts(d.conflicts)
+		Kept:    schemas.Origin{Seq: uint64(t.seq), Row: t.row, File: s.files[kept].Path},
+		Dropped: schemas.Origin{Seq: uint64(c.seq), Row: c.row, File: s.files[c.file].Path},
+	}
+	d.differing.add(conflict)
+	if shown {
+		d.shown.add(conflict)
 	}
 	return nil
 }
 
+// conflicts counts conflicts, and remembers the first ones by date, type and place.
+type conflicts struct {
+	n     uint64
+	first []schemas.Conflict
+}
+
+func (c *conflicts) add(list ...schemas.Conflict) {
+	c.n += uint64(len(list))
+	if c.first = append(c.first, list...); len(c.first) >= 2*maxConflicts {
+		c.first = firstConflicts(c.first, maxConflicts)
+	}
+}
+
 // firstConflicts sorts conflicts by date, type and place, and returns the first of them.
-func firstConflicts(list []Conflict) []Conflict {
-	slices.SortFunc(list, func(a, b Conflict) int {
-		return cmp.Or(cmp.Compare(a.Date, b.Date), cmp.Compare(a.Type, b.Type),
-			a.Dropped.compare(b.Dropped), a.Kept.compare(b.Kept))
+func firstConflicts(list []schemas.Conflict, most int) []schemas.Conflict {
+	slices.SortFunc(list, func(a, b schemas.Conflict) int {
+		return cmp.Or(cmp.Compare(a.Date, b.Date), cmp.Compare(a.Type, b.Type), a.Dropped.Compare(b.Dropped), a.Kept.Compare(b.Kept))
 	})
-	return list[:min(len(list), maxConflicts)]
+	return list[:min(len(list), most)]
 }

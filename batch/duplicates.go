@@ -29,10 +29,9 @@ type drops struct {
 	late  rowset // came through the log since the live build's cut
 	again rowset // are in an import that the live build did not have, or were displaced by one
 
-	n         int        // rows
-	differing int        // those whose payload is not that of the row that counts
-	shown     int        // those of them that are late or again
-	conflicts []Conflict // the first of the differing ones
+	n         int       // rows
+	differing conflicts // those whose payload is not that of the row that counts
+	shown     conflicts // those of them that are late or again
 }
 
 // A finder finds the duplicates of one date after the other within a bounded memory.
@@ -92,7 +91,8 @@ func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, erro
 	err = f.divide(int64(out.n), identity.Room[twin](f.memory/4), func(p part, room int) (bool, error) {
 		return s.judge(ctx, p, room)
 	})
-	out.conflicts = firstConflicts(out.conflicts)
+	out.differing.first = firstConflicts(out.differing.first, maxConflicts)
+	out.shown.first = firstConflicts(out.shown.first, maxAuditConflicts)
 	return out, err
 }
 

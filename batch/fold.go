@@ -83,7 +83,7 @@ func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
 	if d.n == 0 || len(audited) == 0 {
 		return nil
 	}
-	f.c.insert.conflicts(audited, uint64(d.shown))
+	f.c.insert.conflicts(audited, d.shown)
 	late, choose := d.late.files(j.date.files)
 	if err := f.extra(ctx, j, audited, late, choose, func(s *schemas.AuditSpec, slice, events uint64) {
 		s.Late, s.LateEvents = append(s.Late, slice), s.LateEvents+events

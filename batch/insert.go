@@ -64,8 +64,8 @@ func (in *inserter) date(j *job, d *drops) {
 	in.dates++
 	in.r.report.Dates++
 	in.r.report.Duplicates += uint64(d.n)
-	in.r.report.Conflicts.Count += uint64(d.differing)
-	in.r.report.Conflicts.First = firstConflicts(append(in.r.report.Conflicts.First, d.conflicts...))
+	in.r.report.Conflicts.Count += d.differing.n
+	in.r.report.Conflicts.First = firstConflicts(append(in.r.report.Conflicts.First, d.differing.first...), maxConflicts)
 	for _, f := range j.date.files {
 		in.r.report.Events += uint64(f.Rows)
 	}
@@ -91,11 +91,13 @@ func (in *inserter) slice(ctx context.Context, j *job, t *target, s schemas.Slic
 }
 
 // conflicts books conflicts among what the live build may have shown.
-func (in *inserter) conflicts(targets []*target, n uint64) {
+func (in *inserter) conflicts(targets []*target, c conflicts) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, t := range targets {
-		in.c.w.specs[t.plan.Hash].Conflicts += n
+		spec := in.c.w.specs[t.plan.Hash]
+		spec.Conflicts += c.n
+		spec.First = firstConflicts(append(spec.First, c.first...), maxAuditConflicts)
 	}
 }
 

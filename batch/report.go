@@ -1,14 +1,15 @@
 package batch
 
 import (
-	"cmp"
 	"time"
 
 	"watershed/schemas"
 )
 
-// maxConflicts is how many conflicts a report lists by name.
-const maxConflicts = 100
+const (
+	maxConflicts      = 100 // that a report lists by name
+	maxAuditConflicts = 10  // that an audit does
+)
 
 // A Report is what a run did.
 type Report struct {
@@ -34,8 +35,8 @@ type Report struct {
 
 	Duplicates uint64 `json:"duplicates"` // removed from the dates read
 	Conflicts  struct {
-		Count uint64     `json:"count"`           // duplicates whose payload differs from the winner's
-		First []Conflict `json:"first,omitempty"` // by date, type and place
+		Count uint64             `json:"count"`           // duplicates whose payload differs from the winner's
+		First []schemas.Conflict `json:"first,omitempty"` // by date, type and place
 	} `json:"conflicts"`
 
 	Audit   []schemas.Audit `json:"audit"`
@@ -62,27 +63,6 @@ type HeldOver struct {
 	Views     []string `json:"views,omitempty"`     // that stay at that cut
 	Uncovered []string `json:"uncovered,omitempty"` // that answer with an error: no build has ever had them
 	Reason    string   `json:"reason"`
-}
-
-// A Conflict is an event that came again with the same identity and another payload. The one
-// that stands first counts.
-type Conflict struct {
-	Type    string `json:"type"`
-	ID      string `json:"id"`
-	Date    string `json:"date"`
-	Kept    Origin `json:"kept"`
-	Dropped Origin `json:"dropped"`
-}
-
-// An Origin is where an event stands.
-type Origin struct {
-	Seq  uint64 `json:"seq"`  // of its message in the log; 0: it was imported
-	Row  int32  `json:"row"`  // in the message, or in the imported file
-	File string `json:"file"` // of history, below the directory of its type
-}
-
-func (o Origin) compare(p Origin) int {
-	return cmp.Or(cmp.Compare(o.Seq, p.Seq), cmp.Compare(o.Row, p.Row), cmp.Compare(o.File, p.File))
 }
 
 // Drifted is the number of groups whose audit found a difference without an explanation.

@@ -1,6 +1,10 @@
 package schemas
 
-import "github.com/apache/arrow/go/v15/arrow"
+import (
+	"cmp"
+
+	"github.com/apache/arrow/go/v15/arrow"
+)
 
 // SliceStates are the states of one slice on their way into a plan's batch table.
 type SliceStates struct {
@@ -26,6 +30,7 @@ type AuditSpec struct {
 
 	Imported  uint64 // events imported between the two builds' snapshots, before the filter
 	Conflicts uint64 // dropped ones whose payload is not that of the event that counts
+	First     []Conflict
 }
 
 // An Audit is what the comparison of one plan found. A group is equal if every measure is,
@@ -50,6 +55,8 @@ type Audit struct {
 	Imports          uint64 `json:"imports"`           // events imported since the older build, on both sides
 	Conflicts        uint64 `json:"conflicts"`         // duplicates removed whose payload was not that of the event that counts
 
+	First []Conflict `json:"first_conflicts,omitempty"` // up to ten of them, by date and place
+
 	Largest      float64      `json:"largest"`           // drift of one measure in one group
 	LargestShare float64      `json:"largest_share"`     // the same, over the larger of the two values: 1 if one side has none
 	Worst        []AuditGroup `json:"worst,omitempty"`   // up to ten drifted groups, largest first
@@ -64,4 +71,26 @@ type AuditGroup struct {
 	Baseline string            `json:"baseline"` // what was shown
 	Batch    string            `json:"batch"`    // what history says
 	Drift    float64           `json:"drift"`    // their difference; 1 if they are no numbers
+}
+
+// A Conflict is an event that came again with the same identity and another payload. The one
+// that stands first counts.
+type Conflict struct {
+	Type    string `json:"type"`
+	ID      string `json:"id"`
+	Date    string `json:"date"`
+	Kept    Origin `json:"kept"`
+	Dropped Origin `json:"dropped"`
+}
+
+// An Origin is where an event stands.
+type Origin struct {
+	Seq  uint64 `json:"seq"`  // of its message in the log; 0: it was imported
+	Row  int32  `json:"row"`  // in the message, or in the imported file
+	File string `json:"file"` // of history, below the directory of its type
+}
+
+// Compare orders origins by sequence, row and file.
+func (o Origin) Compare(p Origin) int {
+	return cmp.Or(cmp.Compare(o.Seq, p.Seq), cmp.Compare(o.Row, p.Row), cmp.Compare(o.File, p.File))
 }

@@ -131,13 +131,13 @@ func printAudits(out io.Writer, audits []schemas.Audit) error {
 		of := audits[i:n]
 		fmt.Fprintf(out, "build %d against build %d\n", of[0].Build, of[0].Baseline)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(w, "\tGROUPS\tEQUAL\tEXPLAINED\tDRIFTED\t  VIEW")
+		fmt.Fprintln(w, "GROUPS\tEQUAL\tEXPLAINED\tDRIFTED\t  VIEW")
 		for _, a := range of {
 			if a.Skipped != "" {
-				fmt.Fprintf(w, "\t-\t-\t-\t-\t  %s: not compared, %s\n", a.View, a.Skipped)
+				fmt.Fprintf(w, "-\t-\t-\t-\t  %s: not compared, %s\n", a.View, a.Skipped)
 				continue
 			}
-			fmt.Fprintf(w, "\t%d\t%d\t%d\t%d\t  %s\n", a.Groups, a.Equal, a.Explained, a.Drifted, a.View)
+			fmt.Fprintf(w, "%d\t%d\t%d\t%d\t  %s\n", a.Groups, a.Equal, a.Explained, a.Drifted, a.View)
 		}
 		if err := w.Flush(); err != nil {
 			return err

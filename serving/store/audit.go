@@ -35,7 +35,7 @@ const worstGroups = 10
 // taken first; how many there are of these is known, as imports are on the old side whole.
 func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (schemas.Audit, error) {
 	l := layoutOf(p)
-	a := schemas.Audit{View: l.view, Plan: l.hash, Build: spec.Build, Baseline: spec.Baseline, Imports: spec.Imported, Conflicts: spec.Conflicts}
+	a := schemas.Audit{View: l.view, Plan: l.hash, Build: spec.Build, Baseline: spec.Baseline, Imports: spec.Imported, Conflicts: spec.Conflicts, First: spec.First}
 	fail := func(err error) (schemas.Audit, error) {
 		return schemas.Audit{}, fmt.Errorf("audit view %s: %w", l.view, err)
 	}
@@ -268,10 +268,34 @@ func (db *DB) Audits(ctx context.Context, builds int) ([]schemas.Audit, error) {
 }
 
 func readAudits(ctx context.Context, c *client, builds int) ([]schemas.Audit, error) {
+	return auditsWhere(ctx, c, fmt.Sprintf("build IN (SELECT DISTINCT build FROM %s ORDER BY build DESC LIMIT %d)", c.name("audits"), builds))
+}
+
+// AuditsOf is Audits for one build; none if it was not audited.
+func (db *DB) AuditsOf(ctx context.Context, build uint64) ([]schemas.Audit, error) {
+	return auditsWhere(ctx, db.client, fmt.Sprintf("build = %d", build))
+}
+
+// AuditedBuilds lists the builds whose audits are stored, oldest first. Audits are kept longer than
+// builds, and of builds that were computed and never shown as well.
+func (db *DB) AuditedBuilds(ctx context.Context) ([]uint64, error) {
+	got, err := rows[struct {
+		Build uint64 `ch:"build"`
+	}](ctx, db.client, "SELECT DISTINCT build FROM "+db.name("audits")+" ORDER BY build")
+	if err != nil {
+		return nil, fmt.Errorf("list audits: %w", err)
+	}
+	out := make([]uint64, len(got))
+	for i, r := range got {
+		out[i] = r.Build
+	}
+	return out, nil
+}
+
+func auditsWhere(ctx context.Context, c *client, where string) ([]schemas.Audit, error) {
 	got, err := rows[struct {
 		Result string `ch:"result"`
-	}](ctx, c, fmt.Sprintf("SELECT argMax(result, (term, at)) AS result FROM %[1]s WHERE build IN (SELECT DISTINCT build FROM %[1]s ORDER BY build DESC LIMIT %[2]d) GROUP BY build, plan, view ORDER BY build DESC, view, plan",
-		c.name("audits"), builds))
+	}](ctx, c, fmt.Sprintf("SELECT argMax(result, (term, at)) AS result FROM %s WHERE %s GROUP BY build, plan, view ORDER BY build DESC, view, plan", c.name("audits"), where))
 	if err != nil {
 		return nil, fmt.Errorf("read audits: %w", err)
 	}

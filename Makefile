@@ -14,7 +14,7 @@ SEED        ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test lint bench fuzz faults model clean go cc
+.PHONY: help setup build demo test lint bench fuzz faults year model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench: go setup ## the benchmarks beside the code, each for BENCHTIME (1s)
 
 fuzz: go setup ## each fuzz target for FUZZTIME (60s), two at a time; PATTERN chooses some
 	GO=$(GO) FUZZTIME=$(FUZZTIME) PATTERN='$(PATTERN)' internal/bounded/fuzz.sh
+
+year: go setup ## a simulated year: 365 nightly batches, and what has grown (docs/YEAR.md)
+	$(GO) run ./internal/year $(ARGS)
 
 faults: go setup ## N (200) random faults and every crash place, with nothing lost or counted twice (SEED= repeats)
 	$(GO) run ./internal/faults -n $(N) -seed $(SEED) $(ARGS)

@@ -74,7 +74,11 @@ func hasDefinitions(dir string) (found bool) {
 // ensureCut publishes cut 1 when the log has no cut: from there on the log itself says which
 // definitions hold. Definitions on disk that differ from the last cut's are taken over by the
 // next batch; until then it says so.
-func (a *app) ensureCut(ctx context.Context, log *eventlog.Log) error {
+//
+// A log without a cut that history or builds stand in is another one than was archived: cut 1
+// would let views begin with it, and show a part.
+func (a *app) ensureCut(ctx context.Context, e *engines) error {
+	log := e.log
 	last, ok, err := log.LastCut(ctx)
 	if err != nil {
 		return err
@@ -95,6 +99,9 @@ func (a *app) ensureCut(ctx context.Context, log *eventlog.Log) error {
 	if err := batch.CheckHistory(ctx, a.cfg.History, set); err != nil {
 		return err
 	}
+	if err := a.checkUnused(ctx, e, set); err != nil {
+		return err
+	}
 	cut, err := log.PublishCut(ctx, schemas.Cut{}, *set, schemas.Set{})
 	if errors.Is(err, eventlog.ErrCutTaken) {
 		return nil // another process was first
@@ -104,6 +111,24 @@ func (a *app) ensureCut(ctx context.Context, log *eventlog.Log) error {
 	}
 	a.log.Info("published the first cut", "cut", cut.Number, "definitions", from, "views", len(set.Views))
 	return nil
+}
+
+// checkUnused refuses a log that nothing was ever cut in, though something stands in it.
+func (a *app) checkUnused(ctx context.Context, e *engines, set *schemas.Set) error {
+	positions, _, err := a.archivedTo(ctx, set)
+	if err != nil {
+		return err
+	}
+	for name, at := range positions {
+		if at.Seq > 0 {
+			return fmt.Errorf("the log has no cut, but history of %s stands at its position %d: it was lost or made anew; `watershed repair` goes on from history", name, at.Seq)
+		}
+	}
+	live, err := e.db.Live(ctx)
+	if err == nil && live.Build > 0 {
+		return fmt.Errorf("the log has no cut, but build %d is live: it was lost or made anew; `watershed repair` goes on from history", live.Build)
+	}
+	return nil // a ClickHouse without a live build has nothing that stands in the log
 }
 
 func sortedKeys[V any](m map[string]V) []string {

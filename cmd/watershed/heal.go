@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,27 +18,15 @@ import (
 const (
 	healFirst = 5 * time.Second  // between attempts to rebuild
 	healMost  = 10 * time.Minute // likewise
+	lookEvery = 5 * time.Second  // at whether the worker had to start over
 )
 
 // checkStore says what ClickHouse lacks. Views of which something is missing answer with an
 // error from then on, until a build is live that has everything; never with a part.
 func (a *app) checkStore(ctx context.Context, e *engines) (schemas.Damage, error) {
-	cut, ok, err := e.log.LastCut(ctx)
-	if err != nil {
-		return schemas.Damage{}, err
-	}
-	damage, err := e.db.Check(ctx)
-	if err != nil {
+	damage, err := a.damage(ctx, e)
+	if err != nil || damage.None() {
 		return damage, err
-	}
-	batches := ok && cut.Number > 1 // cut 1 begins the log, every other one is a batch's
-	switch {
-	case damage.All != "" && !batches:
-		return schemas.Damage{}, nil // views begin with the log, not with a build
-	case damage.None() && damage.Build == 0 && batches:
-		damage.All = fmt.Sprintf("it has no build, and the log is at cut %d", cut.Number)
-	case damage.None():
-		return damage, nil
 	}
 	for line := range strings.Lines(damage.String()) {
 		a.log.Error("ClickHouse lacks what the views rest on; they answer with an error until a batch has computed it again", "missing", strings.TrimSpace(line), "build", damage.Build)
@@ -46,39 +35,83 @@ func (a *app) checkStore(ctx context.Context, e *engines) (schemas.Damage, error
 	return damage, e.db.Seal(ctx, damage)
 }
 
-// heal rebuilds what ClickHouse has lost, until nothing is missing, and looks again whenever the
-// worker had to start over. damaged is what a look before the loops began has found.
+// damage says what ClickHouse lacks, and changes nothing.
+func (a *app) damage(ctx context.Context, e *engines) (schemas.Damage, error) {
+	cut, ok, err := e.log.LastCut(ctx)
+	if err != nil {
+		return schemas.Damage{}, err
+	}
+	damage, err := e.db.Check(ctx)
+	if err != nil {
+		return damage, err
+	}
+	first, _, err := e.log.OldestCut(ctx)
+	if err != nil {
+		return damage, err
+	}
+	batches := ok && cut.Number > 1 // cut 1 begins the log, every other one is a batch's or a repair's
+	switch {
+	case damage.All != "" && !batches:
+		return schemas.Damage{}, nil // views begin with the log, not with a build
+	case damage.None() && damage.Build == 0 && batches:
+		damage.All = fmt.Sprintf("it has no build, and the log is at cut %d", cut.Number)
+	case damage.None() && first.Anew > 0:
+		// Speed states begin at this cut, or will when the worker comes to it.
+		live, err := e.db.Live(ctx)
+		if err != nil || live.Cut >= first.Number {
+			return damage, err
+		}
+		damage.All = fmt.Sprintf("the log was begun anew at cut %d, and build %d stands at cut %d", first.Number, live.Build, live.Cut)
+	case damage.None():
+		return damage, nil
+	}
+	return damage, nil
+}
+
+// heal rebuilds what ClickHouse has lost, until nothing is missing. It looks again whenever the
+// worker had to start over, and runs a batch too when views wait for one: after a repair has begun
+// the log anew, or when the log was trimmed past them. damaged is what a look before the loops
+// began has found.
 func (l *loops) heal(ctx context.Context, damaged bool) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = healFirst, healMost
 	var seen uint64 // restarts of the worker at the last look
-	look := time.NewTicker(trimEvery)
-	defer look.Stop()
 	for {
+		wait := lookEvery
 		if damaged {
-			l.a.log.Info("batch: rebuilding what ClickHouse has lost")
-			if _, err := l.batch(ctx); err == nil {
-				damaged = false
+			l.a.log.Info("batch: computing what views lack")
+			if _, err := l.batch(ctx); err != nil {
+				wait = pause.NextBackOff()
 			}
 		}
-		restarts := l.worker.Stats().Restarts
-		if damaged || restarts != seen {
-			if d, err := l.a.checkStore(ctx, l.e); err == nil {
-				damaged, seen = !d.None(), restarts
+		if at := l.worker.Stats(); damaged || at.Restarts != seen || at.Stranded > 0 {
+			if lacking, err := l.lacking(ctx); err != nil {
+				l.a.log.Warn("ClickHouse cannot be looked at", "error", err)
+			} else if damaged, seen = lacking, at.Restarts; damaged {
+				wait = max(wait, healFirst)
+			} else {
+				pause.Reset()
 			}
-		}
-		next := look.C
-		var again <-chan time.Time
-		if damaged {
-			next, again = nil, time.After(pause.NextBackOff())
-		} else {
-			pause.Reset()
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-next:
-		case <-again:
+		case <-time.After(wait):
 		}
 	}
+}
+
+// lacking reports whether views lack what only a batch can give them.
+func (l *loops) lacking(ctx context.Context) (bool, error) {
+	d, err := l.a.checkStore(ctx, l.e)
+	if err != nil && ctx.Err() == nil {
+		// The database itself may be gone: opening it makes what is missing of it.
+		db, openErr := l.a.openStore(ctx)
+		if openErr != nil {
+			return false, errors.Join(err, openErr)
+		}
+		_ = db.Close() // idle connections
+		d, err = l.a.checkStore(ctx, l.e)
+	}
+	return !d.None() || l.worker.Stats().Stranded > 0, err
 }

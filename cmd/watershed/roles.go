@@ -34,7 +34,7 @@ type loops struct {
 
 // newLoops makes what `up` and `speed` run, and publishes the log's first cut if it has none.
 func (a *app) newLoops(ctx context.Context, e *engines) (*loops, error) {
-	if err := a.ensureCut(ctx, e.log); err != nil {
+	if err := a.ensureCut(ctx, e); err != nil {
 		return nil, err
 	}
 	damage, err := a.checkStore(ctx, e)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,39 +12,164 @@ import (
 
 func (a *app) verifyCmd() *cobra.Command {
 	var asJSON bool
+	var only verifyParts
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Hold every history file against the hash that was recorded when it was written",
-		Long: `Read every live file of history again and compare its bytes with the SHA-256 in the table's
-log. Exit code 3 if one differs or is missing. ` + "`watershed batch --rebuild`" + ` proves the slices.`,
-		Example: "  watershed verify --history /data/history --json",
-		Args:    cobra.NoArgs,
+		Short: "Prove that history, log and views are what they should be",
+		Long: `Prove, without changing anything, that
+
+  history  every live file has the hash and the rows that were committed, and the tables' logs
+           have no hole;
+  log      every event that the log still has is in history exactly once, with all its values;
+
+All parts are looked at unless some are named. A part whose engine is not there is reported as
+not checked, and is an error if it was named. Exit code 3 if anything differs: with what and
+where. ` + "`watershed repair`" + ` heals what can be healed.`,
+		Example: `  watershed verify
+  watershed verify --history /data/history --files --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.locate(); err != nil {
 				return err
 			}
-			r, err := history.Verify(cmd.Context(), a.cfg.History)
+			r, err := a.verify(cmd.Context(), only)
 			if err != nil {
 				return err
 			}
-			problems := make([]string, len(r.Problems))
-			for i, p := range r.Problems {
-				problems[i] = p.String()
-			}
 			if asJSON {
-				err = a.printJSON(map[string]any{"types": r.Types, "files": r.Files, "rows": r.Rows, "bytes": r.Bytes, "problems": problems})
+				err = a.printJSON(r)
 			} else {
-				fmt.Fprintf(a.stdout, "%d files of %d types, %d events, %d bytes: %d problems\n", r.Files, r.Types, r.Rows, r.Bytes, len(problems))
-				for _, p := range problems {
-					fmt.Fprintln(a.stdout, "  "+p)
-				}
+				a.printVerified(r)
 			}
-			if err == nil && len(problems) > 0 {
-				err = driftError{fmt.Sprintf("%d files of history are not what was written", len(problems))}
+			if n := r.differences(); err == nil && n > 0 {
+				err = driftError{fmt.Sprintf("%d differences: `watershed repair` says what can be done", n)}
 			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&only.files, "files", false, "look at the files and logs of history")
+	cmd.Flags().BoolVar(&only.log, "log", false, "hold the log against history")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// verifyParts are the parts that were named; none: all.
+type verifyParts struct{ files, log bool }
+
+func (p verifyParts) all() bool { return p == verifyParts{} }
+
+// A verified says what was compared, and what differs.
+type verified struct {
+	History *verifiedHistory  `json:"history,omitempty"`
+	Log     *verifiedLog      `json:"log,omitempty"`
+	Not     map[string]string `json:"not_checked,omitempty"` // why, by part
+}
+
+type verifiedHistory struct {
+	Types    int       `json:"types"`
+	Files    int       `json:"files"`
+	Events   int64     `json:"events"`
+	Bytes    int64     `json:"bytes"`
+	Strays   int       `json:"strays"` // files that no version names: they do no harm
+	Problems []problem `json:"problems"`
+}
+
+type verifiedLog struct {
+	From     uint64    `json:"from"` // sequences of the log
+	To       uint64    `json:"to"`
+	Events   int64     `json:"events"`
+	Problems []problem `json:"problems"`
+}
+
+// A problem is a difference: what, and where.
+type problem struct {
+	Type  string `json:"type"`
+	Kind  string `json:"kind"`
+	Path  string `json:"path,omitempty"`
+	Where string `json:"where,omitempty"` // date, version or sequences
+	Rows  int64  `json:"events,omitempty"`
+	What  string `json:"what"`
+	text  string
+}
+
+func problemsOf(in []history.Problem) []problem {
+	out := make([]problem, len(in))
+	for i, p := range in {
+		out[i] = problem{Type: p.Type, Kind: string(p.Kind), Path: p.Path, Where: p.Where, Rows: p.Rows, What: fmt.Sprint(p.Err), text: p.String()}
+	}
+	return out
+}
+
+func (r *verified) differences() (n int) {
+	if r.History != nil {
+		n += len(r.History.Problems)
+	}
+	if r.Log != nil {
+		n += len(r.Log.Problems)
+	}
+	return n
+}
+
+// verify looks at the parts. A difference is no error.
+func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
+	r := &verified{Not: make(map[string]string)}
+	if only.all() || only.files {
+		h, err := history.Verify(ctx, a.cfg.History)
+		if err != nil {
+			return nil, err
+		}
+		r.History = &verifiedHistory{Types: h.Types, Files: h.Files, Events: h.Rows, Bytes: h.Bytes, Strays: len(h.Strays), Problems: problemsOf(h.Problems)}
+	}
+	for name, part := range map[string]struct {
+		wanted bool
+		run    func(context.Context, *verified) error
+	}{"log": {only.log, a.verifyLog}} {
+		if !only.all() && !part.wanted {
+			continue
+		}
+		err := part.run(ctx, r)
+		var missing usageError // an engine that is not configured, and no `up` that runs
+		if errors.As(err, &missing) && !part.wanted {
+			r.Not[name] = err.Error()
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (a *app) verifyLog(ctx context.Context, r *verified) error {
+	log, err := a.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	l, err := history.VerifyLog(ctx, a.cfg.History, a.appID(), archiverSource(log))
+	if err != nil {
+		return err
+	}
+	r.Log = &verifiedLog{From: l.From, To: l.To, Events: l.Events, Problems: problemsOf(l.Problems)}
+	return nil
+}
+
+func (a *app) printVerified(r *verified) {
+	list := func(problems []problem) {
+		for _, p := range problems {
+			fmt.Fprintln(a.stdout, "  "+p.text)
+		}
+	}
+	if h := r.History; h != nil {
+		fmt.Fprintf(a.stdout, "history: %d files of %d types, %d events, %d bytes: %d problems\n", h.Files, h.Types, h.Events, h.Bytes, len(h.Problems))
+		list(h.Problems)
+		if h.Strays > 0 {
+			fmt.Fprintf(a.stdout, "  and %d files that no version names, left by processes that died: vacuum removes them\n", h.Strays)
+		}
+	}
+	if l := r.Log; l != nil {
+		fmt.Fprintf(a.stdout, "log: positions %d to %d, %d events held against history: %d problems\n", l.From, l.To, l.Events, len(l.Problems))
+		list(l.Problems)
+	}
+	for _, part := range sortedKeys(r.Not) {
+		fmt.Fprintf(a.stdout, "%s: not checked: %s\n", part, r.Not[part])
+	}
 }

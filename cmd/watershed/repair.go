@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"watershed/batch/history"
+	"watershed/internal/eventlog"
+	"watershed/schemas"
+)
+
+func (a *app) repairCmd() *cobra.Command {
+	var opts history.RepairOptions
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "repair",
+		Short: "Heal history, log and views from what is intact",
+		Long: `Look at history, the log and ClickHouse, say plainly what is wrong, and heal what can be healed,
+in this order; run it again after whatever interrupts it, or to see that all is well:
+
+  1. Files of history that are damaged or missing are written again from the log, if it still has
+     their events. Those of imports must be imported again, the rest comes from a backup; with
+     --accept-loss they are given up, and their events counted.
+  2. A log that is not the one that stored positions belong to (lost, recreated, cut short, or
+     restored from an old copy) is begun anew behind all of them. What it has is published again;
+     events that history has already count once all the same. Publishers are refused meanwhile.
+  3. What ClickHouse lacks is computed again by ` + "`watershed up` or `watershed speed`" + `, without a hand.
+
+It starts the embedded engines of --dir if they do not run. Exit code 3 if something is left, or
+was lost: with what, and how much of it.`,
+		Example: `  watershed repair --dry-run
+  watershed repair
+  watershed repair --accept-loss`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			ctx := cmd.Context()
+			if err := a.locate(); err != nil {
+				return err
+			}
+			if a.cfg.NATS == "" || a.cfg.ClickHouse == "" {
+				emb, err := a.startEmbedded(ctx, "")
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, emb.close()) }()
+			}
+			e, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer e.close()
+			r := &repair{a: a, e: e, opts: opts}
+			// What was done before an error is told all the same.
+			err = r.run(ctx)
+			if asJSON {
+				err = errors.Join(err, a.printJSON(r.report))
+			} else {
+				r.print()
+			}
+			if err == nil && r.report.left() > 0 {
+				err = driftError{fmt.Sprintf("%d problems are left", r.report.left())}
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&opts.DryRun, "dry-run", false, "only say what is wrong and what would be done")
+	f.BoolVar(&opts.AcceptLoss, "accept-loss", false, "give up what cannot be restored")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// A repair heals in the order in which one thing needs the other: history from the log, the log's
+// positions from history, ClickHouse from both.
+type repair struct {
+	a      *app
+	e      *engines
+	opts   history.RepairOptions
+	report repaired
+}
+
+// A repaired says what was wrong, and what became of it.
+type repaired struct {
+	DryRun bool     `json:"dry_run,omitempty"`
+	Found  []remedy `json:"found"`
+	Next   []string `json:"next,omitempty"` // what remains to be done, in commands
+}
+
+// A remedy is a problem and what was done about it.
+type remedy struct {
+	Part    string           `json:"part"` // history, log or views
+	Problem string           `json:"problem"`
+	Action  string           `json:"action"`
+	Done    bool             `json:"done"`
+	Lost    map[string]int64 `json:"lost,omitempty"` // events that are gone, by date
+	Import  string           `json:"import,omitempty"`
+}
+
+func (r *repaired) left() (n int) {
+	for _, f := range r.Found {
+		if !f.Done || len(f.Lost) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *repair) run(ctx context.Context) error {
+	r.report = repaired{DryRun: r.opts.DryRun, Found: []remedy{}}
+	// An attempt that was interrupted goes first: until then the log takes no events.
+	if err := r.resume(ctx); err != nil {
+		return err
+	}
+	w, err := r.a.whereabouts(ctx, r.e)
+	if err != nil {
+		return err
+	}
+	wrong, err := w.misfits(ctx, r.e.log)
+	if err != nil {
+		return err
+	}
+	if err := r.history(ctx, len(wrong) == 0); err != nil {
+		return err
+	}
+	if len(wrong) > 0 {
+		if err := r.log(ctx, w, wrong); err != nil {
+			return err
+		}
+	}
+	return r.views(ctx)
+}
+
+// resume ends what an earlier repair has begun and not ended.
+func (r *repair) resume(ctx context.Context) error {
+	pending, err := r.e.log.AnewPending(ctx)
+	if err != nil || !pending {
+		return err
+	}
+	m := remedy{Part: "log", Problem: "it was being begun anew, and that was interrupted: publishers are refused", Action: "it is begun anew to the end"}
+	if !r.opts.DryRun {
+		w, err := r.a.whereabouts(ctx, r.e)
+		if err != nil {
+			return err
+		}
+		result, err := r.anew(ctx, w, schemas.Position{})
+		if err != nil {
+			return err
+		}
+		m.Done, m.Action = true, anewAction(result)
+	}
+	r.report.Found = append(r.report.Found, m)
+	return nil
+}
+
+// history heals the files of history. Only a log that is the one that was archived may restore them.
+func (r *repair) history(ctx context.Context, same bool) error {
+	found, err := history.Verify(ctx, r.a.cfg.History)
+	if err != nil || len(found.Problems) == 0 {
+		return err
+	}
+	var source history.OpenSource
+	if same {
+		source = archiverSource(r.e.log)
+	}
+	healed, err := history.Repair(ctx, r.a.cfg.History, r.a.appID(), found.Problems, source, r.opts)
+	imports := make(map[string]bool)
+	for _, h := range healed.Remedies {
+		m := remedy{Part: "history", Problem: h.Problem.String(), Action: h.Action, Done: h.Done, Import: h.Import}
+		for date, n := range h.Lost {
+			if m.Lost == nil {
+				m.Lost = make(map[string]int64)
+			}
+			m.Lost[time.Unix(int64(date)*86400, 0).UTC().Format(time.DateOnly)] += n
+		}
+		r.report.Found = append(r.report.Found, m)
+		if h.Import != "" && h.Done && !imports[h.Import] {
+			imports[h.Import] = true
+			r.report.Next = append(r.report.Next, fmt.Sprintf("watershed import %s FILE, the file whose SHA-256 is %s", h.Problem.Type, h.Import))
+		}
+	}
+	return err
+}
+
+// log begins the log anew, since stored positions do not fit it.
+func (r *repair) log(ctx context.Context, w *whereabouts, wrong []misfit) error {
+	info, err := r.e.log.Info(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range wrong {
+		r.report.Found = append(r.report.Found, remedy{Part: "log", Problem: fmt.Sprintf("%s stands at position %d, which the log does not have: %s", m.what, m.at.Seq, reasonOf(m.err)),
+			Action: "the log is begun anew behind it", Done: !r.opts.DryRun})
+	}
+	if n := w.unarchived(info.Last); n > 0 {
+		r.report.Found = append(r.report.Found, remedy{Part: "log",
+			Problem: fmt.Sprintf("of the log before, up to %d messages (positions %d to %d) were shown by views, but are neither in history nor in the log", n, w.above-n+1, w.above),
+			Action:  "restore a newer copy of the log before this repair, or have producers send them again: what is there already counts once", Done: r.opts.AcceptLoss})
+	}
+	if r.opts.DryRun {
+		return nil
+	}
+	// Positions that still fit say what history has of this very log; otherwise all that the log has
+	// is published again.
+	kept := schemas.Position{}
+	if at, ok := w.archivedHere(wrong); ok {
+		kept = at
+	}
+	result, err := r.anew(ctx, w, kept)
+	if err == nil && result.Resumed {
+		result, err = r.anew(ctx, w, kept)
+	}
+	if err != nil {
+		return err
+	}
+	r.report.Found = append(r.report.Found, remedy{Part: "log", Problem: "stored positions did not fit the log", Action: anewAction(result), Done: true})
+	return nil
+}
+
+func (r *repair) anew(ctx context.Context, w *whereabouts, kept schemas.Position) (eventlog.AnewResult, error) {
+	return r.e.log.Anew(ctx, eventlog.AnewRequest{
+		Above: w.above, CutAbove: w.cutAbove, Kept: kept, Definitions: w.definitions, Retiring: w.retiring,
+	})
+}
+
+func anewAction(r eventlog.AnewResult) string {
+	return fmt.Sprintf("begun anew with cut %d at position %d; %d messages were published again", r.Cut.Number, r.Cut.Position.Seq, r.Republished)
+}
+
+// reasonOf is why the log does not have a position, without what else an error says.
+func reasonOf(err error) string {
+	var changed *eventlog.LogChangedError
+	if errors.As(err, &changed) {
+		return changed.Reason
+	}
+	return err.Error()
+}
+
+// unarchived is how many messages of the log before this one are beyond both history and log.
+func (w *whereabouts) unarchived(last uint64) uint64 {
+	reached := max(w.archived, last)
+	shown := uint64(0)
+	for _, p := range w.positions {
+		shown = max(shown, p.at.Seq)
+	}
+	return shown - min(shown, reached)
+}
+
+// archivedHere is up to where history has every type of this very log, if all its positions fit.
+func (w *whereabouts) archivedHere(wrong []misfit) (least schemas.Position, ok bool) {
+	for _, m := range wrong {
+		if !m.plan {
+			return schemas.Position{}, false
+		}
+	}
+	for _, p := range w.positions {
+		if !p.plan && (!ok || p.at.Seq < least.Seq) {
+			least, ok = p.at, true
+		}
+	}
+	return least, ok && w.archived > 0
+}
+
+// views says what ClickHouse lacks. Those who run all the time compute it.
+func (r *repair) views(ctx context.Context) error {
+	damage, err := r.a.damage(ctx, r.e)
+	if err != nil {
+		return err
+	}
+	if !damage.None() {
+		r.report.Found = append(r.report.Found, remedy{Part: "views", Problem: damage.String(),
+			Action: "the next batch computes it again; `watershed up` and `watershed speed` run one by themselves", Done: true})
+	}
+	if len(r.report.Found) > 0 && !r.opts.DryRun {
+		r.report.Next = append(r.report.Next, "start `watershed up` (or `watershed speed`) again if it has stopped", "watershed verify")
+	}
+	return nil
+}
+
+func (r *repair) print() {
+	out := r.a.stdout
+	if len(r.report.Found) == 0 {
+		fmt.Fprintln(out, "nothing is wrong")
+	}
+	for _, f := range r.report.Found {
+		state := "left"
+		switch {
+		case len(f.Lost) > 0:
+			state = "lost"
+		case f.Done:
+			state = "healed"
+		case r.opts.DryRun:
+			state = "would be"
+		}
+		fmt.Fprintf(out, "%s: %s\n  %s: %s\n", f.Part, f.Problem, state, f.Action)
+		for _, date := range sortedKeys(f.Lost) {
+			fmt.Fprintf(out, "  lost of %s: %d events\n", date, f.Lost[date])
+		}
+	}
+	for _, next := range r.report.Next {
+		fmt.Fprintln(out, "next:", next)
+	}
+}

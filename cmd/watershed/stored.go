@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"watershed/batch/history"
+	"watershed/internal/eventlog"
+	"watershed/schemas"
+	"watershed/schemas/view"
+)
+
+// A stored is a position in the log that something stands at.
+type stored struct {
+	what string // such as "history of departure"
+	at   schemas.Position
+	plan bool // of a view: it may be behind a trimmed log, and then waits for a batch
+}
+
+// whereabouts are all positions of the log that are stored outside of it.
+type whereabouts struct {
+	positions   []stored
+	above       uint64      // the highest sequence of any of them, and of any event in history
+	cutAbove    uint64      // the highest number of a cut that is known
+	archived    uint64      // up to where history holds every type; 0: some type has nothing
+	definitions schemas.Set // of the log's last cut, or else of the newest build
+	retiring    schemas.Set
+}
+
+// whereabouts reads what is stored in history and ClickHouse about the log.
+func (a *app) whereabouts(ctx context.Context, e *engines) (*whereabouts, error) {
+	w := &whereabouts{}
+	info, err := e.log.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.above = info.Last
+	builds, err := w.builds(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	cut, ok, err := e.log.LastCut(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok:
+		w.cutAbove = max(w.cutAbove, cut.Number)
+		w.definitions, w.retiring = cut.Definitions, cut.Retiring
+	case len(builds) > 0:
+		w.definitions = builds[0].Definitions
+	default:
+		set, _, err := loadDefinitions(a.cfg.Definitions)
+		if err != nil {
+			return nil, err
+		}
+		w.definitions = *set
+	}
+	if err := w.plans(ctx, e, builds); err != nil {
+		return nil, err
+	}
+	return w, w.history(ctx, a)
+}
+
+// builds notes where the kept builds stand, and returns them, newest first.
+func (w *whereabouts) builds(ctx context.Context, e *engines) ([]schemas.Build, error) {
+	infos, err := e.db.Builds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []schemas.Build
+	for _, info := range infos {
+		b, err := e.db.Build(ctx, info.Number)
+		if err != nil {
+			return nil, err
+		}
+		w.above, w.cutAbove = max(w.above, b.Position.Seq), max(w.cutAbove, b.Cut)
+		if b.Number > 0 {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
+// plans notes how far the speed states of all plans reach that something still defines.
+func (w *whereabouts) plans(ctx context.Context, e *engines, builds []schemas.Build) error {
+	sets := []*schemas.Set{&w.definitions, &w.retiring}
+	for i := range builds {
+		sets = append(sets, &builds[i].Definitions)
+	}
+	plans := make(map[string]*view.Plan)
+	var all []*view.Plan
+	for _, set := range sets {
+		compiled, err := view.CompileSet(set)
+		if err != nil {
+			return err
+		}
+		for _, p := range compiled {
+			if plans[p.Hash] == nil {
+				plans[p.Hash] = p
+				all = append(all, p)
+			}
+		}
+	}
+	marks, err := e.db.Positions(ctx, all)
+	if err != nil {
+		return err
+	}
+	begins, err := e.db.Begins(ctx, all)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		m, ok := marks[p.Hash]
+		w.above = max(w.above, m.Position.Seq, begins[p.Hash].Position.Seq)
+		w.cutAbove = max(w.cutAbove, m.Epoch, begins[p.Hash].Epoch)
+		if ok && m.Position.Seq > 0 {
+			w.positions = append(w.positions, stored{what: "view " + p.Name(), at: m.Position, plan: true})
+		}
+	}
+	return nil
+}
+
+// history notes how far the tables of the defined types are.
+func (w *whereabouts) history(ctx context.Context, a *app) error {
+	positions, last, err := a.archivedTo(ctx, &w.definitions)
+	if err != nil {
+		return err
+	}
+	for i, ev := range w.definitions.Events {
+		p := positions[ev.Name]
+		w.above = max(w.above, p.Seq, last[ev.Name])
+		if i == 0 || p.Seq < w.archived {
+			w.archived = p.Seq
+		}
+		if p.Seq > 0 {
+			w.positions = append(w.positions, stored{what: "history of " + ev.Name, at: p})
+		}
+	}
+	return nil
+}
+
+// archivedTo reads from the tables up to where they hold the log, by event type, and the highest
+// sequence of an event that is in them.
+func (a *app) archivedTo(ctx context.Context, set *schemas.Set) (positions map[string]schemas.Position, last map[string]uint64, err error) {
+	positions, last = make(map[string]schemas.Position), make(map[string]uint64)
+	for _, ev := range set.Events {
+		there, err := history.Exists(a.cfg.History, ev.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !there {
+			continue
+		}
+		t, err := history.Open(ctx, a.cfg.History, ev)
+		if err != nil {
+			return nil, nil, fmt.Errorf("history of %s: %w", ev.Name, err)
+		}
+		snap, err := t.Snapshot(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("history of %s: %w", ev.Name, err)
+		}
+		positions[ev.Name] = snap.Position(a.appID())
+		for _, f := range snap.Files {
+			last[ev.Name] = max(last[ev.Name], f.MaxSeq)
+		}
+	}
+	return positions, last, nil
+}
+
+// A misfit is a stored position that the log does not have.
+type misfit struct {
+	stored
+	err error
+}
+
+// misfits holds the stored positions against the log. Views that the log was trimmed past are
+// none: they wait for a batch.
+func (w *whereabouts) misfits(ctx context.Context, log *eventlog.Log) ([]misfit, error) {
+	var out []misfit
+	for _, s := range w.positions {
+		err := log.Holds(ctx, s.at)
+		var trimmed *eventlog.TrimmedError
+		switch {
+		case err == nil, s.plan && errors.As(err, &trimmed):
+		case isLogChanged(err):
+			out = append(out, misfit{s, err})
+		default:
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -52,7 +52,7 @@ func TestDuplicatesAcrossImportsAndArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var seen identity.Table
+	var seen identity.Map[identity.Place]
 	rows, contents := 0, map[string]int{}
 	places := map[int32]map[identity.Place]bool{}
 	for i, f := range snapshot(t, table).Files {
@@ -76,7 +76,7 @@ func TestDuplicatesAcrossImportsAndArchive(t *testing.T) {
 					t.Errorf("two rows of date %d are at %v", f.Date, at[k])
 				}
 				places[f.Date][at[k]] = true
-				seen.See(prints[k], at[k])
+				seen.Put(prints[k])
 				rows++
 			}
 			return nil

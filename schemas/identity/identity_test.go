@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -136,10 +137,20 @@ func TestPayload(t *testing.T) {
 	})
 }
 
+// see keeps in a map the first place of each fingerprint, as the batch does. It returns the first
+// place known, and whether what was known before stands behind it.
+func see(m *identity.Map[identity.Place], print identity.Fingerprint, at identity.Place) (first identity.Place, moved bool) {
+	p, fresh := m.Put(print)
+	if moved = !fresh && at.Before(*p); fresh || moved {
+		*p = at
+	}
+	return *p, moved
+}
+
 // A table knows of every fingerprint the place that wins, in whatever order it sees them.
 func TestTable(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		var table identity.Table
+		var table identity.Map[identity.Place]
 		want := make(map[identity.Fingerprint]identity.Place)
 		for range rapid.IntRange(0, 3000).Draw(r, "n") {
 			n := rapid.Uint64Range(1, 1000).Draw(r, "print")
@@ -149,7 +160,7 @@ func TestTable(t *testing.T) {
 			if !known || at.Before(old) {
 				want[print] = at
 			}
-			first, moved := table.See(print, at)
+			first, moved := see(&table, print, at)
 			if first != want[print] || moved != (known && at.Before(old)) {
 				r.Fatalf("saw %v at %v after %v (%t): got %v, moved %t", print, at, old, known, first, moved)
 			}
@@ -158,14 +169,80 @@ func TestTable(t *testing.T) {
 			r.Fatalf("holds %d; want %d", table.Len(), len(want))
 		}
 		for print, place := range want {
-			if got, ok := table.First(print); !ok || got != place {
-				r.Fatalf("%v is first at %v, %t; want %v", print, got, ok, place)
+			if got := table.Get(print); got == nil || *got != place {
+				r.Fatalf("%v is first at %v; want %v", print, got, place)
 			}
 		}
-		if _, ok := table.First(identity.Fingerprint{Lo: 5}); ok {
+		if table.Get(identity.Fingerprint{Lo: 5}) != nil {
 			r.Fatal("knows what it never saw")
 		}
 	})
+}
+
+// A map that was given room holds as much and no more, whatever it held before.
+func TestMapRoom(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		var m identity.Map[uint64]
+		for range rapid.IntRange(1, 4).Draw(r, "rounds") {
+			room := rapid.IntRange(1, 500).Draw(r, "room")
+			m.Reset(room)
+			for i := range uint64(room) {
+				v, fresh := m.Put(identity.Fingerprint{Lo: i << 50, Hi: i + 1})
+				if v == nil || !fresh || *v != 0 {
+					r.Fatalf("room for %d: no place for fingerprint %d", room, i)
+				}
+				*v = i
+			}
+			more := uint64(room) + 1000
+			if v, _ := m.Put(identity.Fingerprint{Lo: more, Hi: more}); v != nil || m.Len() != room {
+				r.Fatalf("room for %d: holds %d and takes one more", room, m.Len())
+			}
+			for i := range uint64(room) {
+				if v, fresh := m.Put(identity.Fingerprint{Lo: i << 50, Hi: i + 1}); v == nil || fresh || *v != i {
+					r.Fatalf("room for %d: fingerprint %d is lost", room, i)
+				}
+			}
+		}
+	})
+}
+
+// What an event takes, as the doc comment of Map says: full, with room for just so many; and with
+// doubling.
+func TestMapBytes(t *testing.T) {
+	const n = 1_000_000
+	var first identity.Map[identity.Place]
+	var twin identity.Map[[3]uint64]
+	var grown identity.Map[uint64]
+	first.Reset(n)
+	twin.Reset(n)
+	fullest, emptiest := math.Inf(1), 0.
+	for i := range uint64(n) {
+		print := identity.Fingerprint{Lo: rand.Uint64(), Hi: i}
+		first.Put(print)
+		twin.Put(print)
+		grown.Put(print)
+		if each := float64(grown.Bytes()) / float64(grown.Len()); i > 10_000 {
+			fullest, emptiest = min(fullest, each), max(emptiest, each)
+		}
+	}
+	for _, m := range []struct {
+		name  string
+		got   float64
+		bytes float64
+	}{
+		{"batch", float64(first.Bytes()) / n, 43},
+		{"batch, events with duplicates", float64(twin.Bytes()) / n, 54},
+		{"speed, full", fullest, 32},
+		{"speed, doubled", emptiest, 64},
+	} {
+		t.Logf("%s: %.1f bytes an event", m.name, m.got)
+		if m.got > m.bytes+0.01 || m.got < m.bytes-1 {
+			t.Errorf("%s: %.2f bytes an event; want %v", m.name, m.got, m.bytes)
+		}
+	}
+	if room := identity.Room[identity.Place](first.Bytes()); room < n || room > n+2 {
+		t.Errorf("%d bytes have room for %d; want %d", first.Bytes(), room, n)
+	}
 }
 
 func BenchmarkOf(b *testing.B) {

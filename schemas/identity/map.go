@@ -8,6 +8,11 @@ import (
 // A Map holds a value for each fingerprint. It is an open addressing table, at most three
 // quarters full, in one piece of memory without pointers into it. The zero Map is empty and
 // doubles when it must; one that was Reset never grows.
+//
+// An entry is 16 bytes and the value, and TestMapBytes measures what that comes to. The batch,
+// with a Place of 16 bytes and room for just the rows of a date, takes 43 bytes an event; for
+// those that have duplicates besides 54 (24 bytes to compare payloads). The speed layer, with 8
+// bytes, takes 32 bytes an event in a full map, and up to 64 in one that has just doubled.
 type Map[V any] struct {
 	entries []entry[V]
 	n       int
@@ -93,35 +98,4 @@ func (m *Map[V]) grow() {
 			*m.slot(e.print) = e
 		}
 	}
-}
-
-// A Table remembers for each fingerprint the first place where it was seen. The zero Table is
-// empty.
-type Table struct{ places Map[Place] }
-
-// Len is the number of fingerprints held.
-func (t *Table) Len() int { return t.places.Len() }
-
-// Bytes is the memory held.
-func (t *Table) Bytes() int64 { return t.places.Bytes() }
-
-// See records that an identity was seen at a place. It returns the first place known for it,
-// now included: the event at `at` is a duplicate if that is another place than `at`, and
-// what stood there before is one if moved is true.
-func (t *Table) See(print Fingerprint, at Place) (first Place, moved bool) {
-	p, fresh := t.places.Put(print)
-	if fresh {
-		*p = at
-	} else if at.Before(*p) {
-		*p, moved = at, true
-	}
-	return *p, moved
-}
-
-// First returns the first place known for an identity.
-func (t *Table) First(print Fingerprint) (Place, bool) {
-	if p := t.places.Get(print); p != nil {
-		return *p, true
-	}
-	return Place{}, false
 }

@@ -62,6 +62,11 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOf(t, definitions)
+}
+
+func newWorldOf(t *testing.T, definitions string) *world {
+	t.Helper()
 	c := devtest.SharedClickHouse(t)
 	w := &world{t: t, name: "watershed_" + strings.NewReplacer("/", "_").Replace(t.Name()), root: filepath.Join(devtest.UserFiles(c), t.Name())}
 	set, err := schemas.Load(fstest.MapFS{"d.yaml": {Data: []byte(definitions)}})
@@ -174,6 +179,31 @@ func (w *world) level() {
 	}
 }
 
+// archived waits until the archiver has everything in the log.
+func (w *world) archived() {
+	w.t.Helper()
+	cut, _, err := w.log.LastCut(w.t.Context())
+	w.check(err)
+	cut, err = w.log.PublishCut(w.t.Context(), cut, cut.Definitions, cut.Retiring)
+	w.check(err)
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for _, ev := range cut.Definitions.Events {
+		for deadline := time.After(patience); ; {
+			table, err := history.Open(w.t.Context(), w.root, ev)
+			w.check(err)
+			if _, err = table.SnapshotAt(w.t.Context(), app, cut.Position.Seq); err == nil {
+				break
+			}
+			select {
+			case <-poll.C:
+			case <-deadline:
+				w.t.Fatalf("%s is not archived within %s: %v", ev.Name, patience, err)
+			}
+		}
+	}
+}
+
 func (w *world) plans() []*view.Plan {
 	w.t.Helper()
 	plans, err := view.CompileSet(&w.defs)
@@ -192,7 +222,12 @@ func hits(from, to, day, n int) string {
 
 func (w *world) publish(events string) {
 	w.t.Helper()
-	_, err := w.log.Publish(w.t.Context(), "hit", []byte(events), "")
+	w.publishAs("hit", events)
+}
+
+func (w *world) publishAs(event, events string) {
+	w.t.Helper()
+	_, err := w.log.Publish(w.t.Context(), event, []byte(events), "")
 	w.check(err)
 }
 
@@ -258,8 +293,8 @@ func (w *world) exec(sql string) {
 // exact fails the test unless the views answer as a recount of the Parquet files by ClickHouse.
 func (w *world) exact() {
 	w.t.Helper()
-	from := fmt.Sprintf("(SELECT * FROM deltaLakeLocal('%s') ORDER BY _seq, _row LIMIT 1 BY id, toDate32(time, 'UTC'))", filepath.Join(w.root, "hit"))
 	for _, p := range w.plans() {
+		from := fmt.Sprintf("(SELECT * FROM deltaLakeLocal('%s') ORDER BY _seq, _row LIMIT 1 BY id, toDate32(time, 'UTC'))", filepath.Join(w.root, p.Event.Name))
 		want := w.rows("SELECT * FROM (" + p.SelectFinal(from) + ") ORDER BY ALL")
 		got := w.rows(fmt.Sprintf("SELECT * FROM %s.%s ORDER BY ALL", w.name, p.Name()))
 		if diff := cmp.Diff(want, got); diff != "" {

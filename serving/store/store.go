@@ -27,6 +27,7 @@ const oldest = "26.7"
 type DB struct {
 	*client
 	fsync  bool
+	of     string // of a scratch: the database that it lies beside
 	logger *slog.Logger
 }
 

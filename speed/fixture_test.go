@@ -407,6 +407,10 @@ func (s *sink) SavePositions(ctx context.Context, term uint64, marks map[string]
 	return s.do("SavePositions", nil, func() error { return s.DB.SavePositions(context.WithoutCancel(ctx), term, marks) })
 }
 
+func (s *sink) Begin(ctx context.Context, term uint64, marks map[string]schemas.Mark) error {
+	return s.do("Begin", nil, func() error { return s.DB.Begin(context.WithoutCancel(ctx), term, marks) })
+}
+
 func (s *sink) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error {
 	return s.do("InsertSpeed", p, func() error { return s.DB.InsertSpeed(context.WithoutCancel(ctx), p, term, mark, states) })
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -149,6 +150,10 @@ func (r *run) whole(ctx context.Context, p *view.Plan, snap *snapshot) (map[stri
 // plan decides for each plan and date: use the slice there is, or compute.
 func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.Slice) []*job {
 	var jobs []*job
+	thin := make(map[uint64]bool)
+	for _, byKey := range old {
+		maps.Copy(thin, thinSlices(byKey))
+	}
 	for _, ev := range r.cut.Definitions.Events {
 		snap := snaps[ev.Name]
 		if snap == nil {
@@ -161,11 +166,11 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 					continue
 				}
 				t := &target{plan: p, key: sliceKey(p, d), base: sliceOn(r.base.Plans[p.Hash].Slices, d.day)}
-				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild {
+				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild && !thin[s.ID] {
 					t.reuse = &s
 				}
 				audit := w.specs[p.Hash] != nil
-				t.audited = audit && (t.reuse == nil || t.base == nil || t.reuse.Key != t.base.Key)
+				t.audited = audit && (t.base == nil || t.base.Key != t.key || r.cfg.Rebuild)
 				if t.reuse == nil {
 					j.targets = append(j.targets, t)
 					continue

@@ -6,7 +6,8 @@
 //  1. lease: a new term; what older batches still have running can no longer commit.
 //  2. cut: cut n is published; it divides the log into what this build covers and what the
 //     speed layer adds to it. A cut whose run died stays in the log, without a build.
-//  3. snapshots: wait until the archiver has committed every type up to the cut.
+//  3. snapshots: wait until the archiver has committed every type up to the cut. One that it has
+//     not is held over: its views stay at the cut at which the live build has them.
 //  4. slices: one per plan and date, named by what went into it. A slice that is registered
 //     under its name is used again, so a run that died is taken up where it was, and a date
 //     without changes costs nothing. States are inserted under ids that were never used,

@@ -65,7 +65,7 @@ func (c *config) register(root *cobra.Command) {
 	f.StringVar(&c.NATS, "nats", "", "`address` of NATS, nats://host:port (default: the embedded server of \"up\")")
 	f.StringVar(&c.NATSCredentials, "nats-credentials", "", "NATS credentials `file`")
 	f.StringVar(&c.Stream, "stream", "WATERSHED", "JetStream `stream` that is the log")
-	f.Int64Var(&c.LogMaxBytes, "log-max-bytes", 8<<30, "limit of the log when its stream is created, in `bytes`")
+	f.Int64Var(&c.LogMaxBytes, "log-max-bytes", 8<<30, "limit of the log in `bytes`; an existing one is raised to it, never lowered")
 	f.IntVar(&c.LogReplicas, "log-replicas", 1, "`replicas` of the log when its stream is created")
 	f.StringVar(&c.ClickHouse, "clickhouse", "", "`address` of ClickHouse, host:port of its native protocol (default: the embedded server of \"up\")")
 	f.StringVar(&c.ClickHouseUser, "clickhouse-user", "default", "ClickHouse `user` that writes")

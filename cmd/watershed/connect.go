@@ -103,6 +103,17 @@ func (a *app) openLog(ctx context.Context) (*eventlog.Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
+	if !a.cfg.given["log-max-bytes"] {
+		return log, nil
+	}
+	raised, err := log.RaiseLimit(ctx, a.cfg.LogMaxBytes)
+	if err != nil {
+		log.Close()
+		return nil, err
+	}
+	if raised {
+		a.log.Info("raised the limit of the log", "bytes", a.cfg.LogMaxBytes)
+	}
 	return log, nil
 }
 

@@ -171,7 +171,7 @@ func notPublished(ctx context.Context, pub *eventlog.Publisher, done *published,
 	case errors.Is(err, eventlog.ErrUnreachable):
 		again = "\nRun the same command again in a minute: what the log has already counts once"
 	case errors.Is(err, eventlog.ErrLogFull):
-		again = "\nThe log takes events again when history and views have caught up and it was trimmed, or when its limit is raised (`watershed status` shows both). Then run the same command again: what the log has already counts once"
+		again = "\n`watershed up` and `watershed speed` raise the limit with --log-max-bytes. When there is room, run the same command again: what the log has already counts once"
 	}
 	return fmt.Errorf("%d of %d messages were not acknowledged: %w%s", lost, done.Messages, first, again)
 }

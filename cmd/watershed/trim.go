@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"watershed/internal/eventlog"
@@ -54,9 +55,8 @@ func (t *trimmer) trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if limit.Seq == 0 {
-		t.a.log.Debug("trim: nothing to forget", "held_by", by)
-		return nil
+	if err := t.cut(ctx, limit); err != nil || limit.Seq == 0 {
+		return err
 	}
 	n, err := t.e.log.Trim(ctx, limit)
 	if err != nil {
@@ -66,6 +66,28 @@ func (t *trimmer) trim(ctx context.Context) error {
 		t.a.log.Info("trim: the log forgot what history has", "messages", n, "up_to", limit.Seq, "held_by", by)
 	}
 	return nil
+}
+
+// cut publishes a cut when the log fills up and could be trimmed further than to its last cut: a
+// log is only trimmed to cuts. It has the same definitions, and no build, which harms nothing.
+func (t *trimmer) cut(ctx context.Context, limit schemas.Position) error {
+	info, err := t.e.log.Info(ctx)
+	if err != nil || !underPressure(info) {
+		return err
+	}
+	last, ok, err := t.e.log.LastCut(ctx)
+	if err != nil || !ok || limit.Seq <= last.Position.Seq {
+		return err
+	}
+	// If we stop here, the next minute's look finds the cut, and trims to it.
+	cut, err := t.e.log.PublishCut(ctx, last, last.Definitions, last.Retiring)
+	if errors.Is(err, eventlog.ErrCutTaken) {
+		return nil // a batch was first
+	}
+	if err == nil {
+		t.a.log.Info("trim: the log fills up; published a cut, to which it can be trimmed", "cut", cut.Number, "bytes", info.Bytes, "max_bytes", info.MaxBytes)
+	}
+	return err
 }
 
 // limit is the position up to which the log may forget, and what holds it there: the smallest of

@@ -62,7 +62,7 @@ func FuzzCheckpoint(f *testing.F) {
 func TestCheckpointSurvivesMutations(t *testing.T) {
 	whole := checkpointFile(t)
 	r := newRand(52)
-	for range 4000 {
+	for range 1500 {
 		b := bytes.Clone(whole)
 		for range 1 + r.IntN(6) {
 			b[r.IntN(len(b))] = byte(r.Uint32())

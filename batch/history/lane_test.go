@@ -95,7 +95,7 @@ func TestOneFailingTypeDoesNotHoldTheOthers(t *testing.T) {
 // is lost and nothing is there twice.
 func TestArchiverSurvivesDeathWhileATypeFails(t *testing.T) {
 	died := map[string]bool{}
-	for n := 0; n < 60; n += 1 + n/10 { // 0: when the type is level
+	for n := 0; n < 60; n += 1 + n/5 { // 0: when the type is level
 		l, root := script(newRand(6), 6), t.TempDir()
 		l.wait = true
 		a := l.archiver(t, root)

@@ -227,8 +227,8 @@ func TestTornLastCommitIsMadeAgain(t *testing.T) {
 
 func TestDamagedCommits(t *testing.T) {
 	root := t.TempDir()
-	table := filled(t, root, newRand(45), 230)
-	for _, v := range []int64{50, 220} {
+	table := filled(t, root, newRand(45), 130)
+	for _, v := range []int64{50, 120} {
 		if err := os.WriteFile(table.commitPath(v), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func replaceFile(t testing.TB, table *Table, f File) {
 
 func TestVacuumKeepsWhatIsNeeded(t *testing.T) {
 	c, root := readableRoot(t)
-	const commits, kept = 520, 330
+	const commits, kept = 320, 230
 	table := filled(t, root, newRand(31), commits)
 	keptVersion, err := table.SnapshotAt(t.Context(), testApp, kept)
 	if err != nil {
@@ -92,9 +92,9 @@ func TestVacuumKeepsWhatIsNeeded(t *testing.T) {
 	if !slices.Equal(dry.Paths, r.Paths) || dry.Bytes != r.Bytes {
 		t.Errorf("a dry run reports %v; then %v were removed", dry.Paths, r.Paths)
 	}
-	// The newest checkpoint at or before the kept version is 300; commits 0 to 299, checkpoints 100 and 200 go.
-	if r.Files != 2 || r.Temps != 1 || r.Commits != 300 || r.Checkpoints != 2 {
-		t.Errorf("got %d files, %d temporary ones, %d commits, %d checkpoints; want 2, 1, 300, 2", r.Files, r.Temps, r.Commits, r.Checkpoints)
+	// The newest checkpoint at or before the kept version is 200; commits 0 to 199 and checkpoint 100 go.
+	if r.Files != 2 || r.Temps != 1 || r.Commits != 200 || r.Checkpoints != 1 {
+		t.Errorf("got %d files, %d temporary ones, %d commits, %d checkpoints; want 2, 1, 200, 1", r.Files, r.Temps, r.Commits, r.Checkpoints)
 	}
 	for path, want := range map[string]bool{
 		stray: false, foreign: true,
@@ -109,7 +109,7 @@ func TestVacuumKeepsWhatIsNeeded(t *testing.T) {
 		if err != nil || !slices.Equal(got.Files, keptVersion.Files) {
 			t.Errorf("%s: the kept version: %v", what, err)
 		}
-		if _, err := table.SnapshotAt(t.Context(), testApp, 250); what == "opened after" && !errors.Is(err, ErrNoSnapshot) {
+		if _, err := table.SnapshotAt(t.Context(), testApp, 150); what == "opened after" && !errors.Is(err, ErrNoSnapshot) {
 			t.Errorf("%s: a version that was not kept: got %v; want ErrNoSnapshot", what, err)
 		}
 		if got := len(snapshot(t, table).Files); got != commits {
@@ -147,7 +147,7 @@ func TestVacuumKeepsWhatWasRemovedLately(t *testing.T) {
 // A log whose checkpoints are damaged is not taken for an empty table, nor one with a hole for its end.
 func TestHolesInTheLogAreCorrupt(t *testing.T) {
 	root := t.TempDir()
-	table := filled(t, root, newRand(33), 310)
+	table := filled(t, root, newRand(33), 210)
 	if _, err := Vacuum(t.Context(), root, VacuumOptions{App: testApp, Now: later(month)}); err != nil {
 		t.Fatal(err)
 	}
@@ -159,11 +159,11 @@ func TestHolesInTheLogAreCorrupt(t *testing.T) {
 			t.Errorf("%s: got %v; want a CorruptError that names the missing commit", what, err)
 		}
 	}
-	if err := os.Remove(table.commitPath(305)); err != nil {
+	if err := os.Remove(table.commitPath(205)); err != nil {
 		t.Fatal(err)
 	}
 	check("a commit is missing")
-	for _, v := range []int64{200, 300} {
+	for _, v := range []int64{100, 200} {
 		if err := os.WriteFile(table.checkpointPath(v), []byte("PAR1 no PAR1"), 0o600); err != nil {
 			t.Fatal(err)
 		}

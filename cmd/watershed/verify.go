@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"watershed/batch"
 	"watershed/batch/history"
 )
 
@@ -21,12 +22,14 @@ func (a *app) verifyCmd() *cobra.Command {
   history  every live file has the hash and the rows that were committed, and the tables' logs
            have no hole;
   log      every event that the log still has is in history exactly once, with all its values;
+  slices   what the live build shows is what history gives when it is computed again.
 
 All parts are looked at unless some are named. A part whose engine is not there is reported as
 not checked, and is an error if it was named. Exit code 3 if anything differs: with what and
 where. ` + "`watershed repair`" + ` heals what can be healed.`,
 		Example: `  watershed verify
-  watershed verify --history /data/history --files --json`,
+  watershed verify --history /data/history --files --json
+  watershed verify --slices          all of history is read and folded again`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.locate(); err != nil {
@@ -49,20 +52,22 @@ where. ` + "`watershed repair`" + ` heals what can be healed.`,
 	}
 	cmd.Flags().BoolVar(&only.files, "files", false, "look at the files and logs of history")
 	cmd.Flags().BoolVar(&only.log, "log", false, "hold the log against history")
+	cmd.Flags().BoolVar(&only.slices, "slices", false, "compute the live build again, and compare")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 // verifyParts are the parts that were named; none: all.
-type verifyParts struct{ files, log bool }
+type verifyParts struct{ files, log, slices bool }
 
 func (p verifyParts) all() bool { return p == verifyParts{} }
 
 // A verified says what was compared, and what differs.
 type verified struct {
-	History *verifiedHistory  `json:"history,omitempty"`
-	Log     *verifiedLog      `json:"log,omitempty"`
-	Not     map[string]string `json:"not_checked,omitempty"` // why, by part
+	History *verifiedHistory    `json:"history,omitempty"`
+	Log     *verifiedLog        `json:"log,omitempty"`
+	Slices  *batch.VerifyReport `json:"slices,omitempty"`
+	Not     map[string]string   `json:"not_checked,omitempty"` // why, by part
 }
 
 type verifiedHistory struct {
@@ -107,6 +112,17 @@ func (r *verified) differences() (n int) {
 	if r.Log != nil {
 		n += len(r.Log.Problems)
 	}
+	if s := r.Slices; s != nil {
+		if s.Damage != "" {
+			n++
+		}
+		for _, v := range s.Views {
+			n += len(v.Problems) + int(v.Values.Drifted)
+		}
+		if n == 0 && !s.Sound() {
+			n++
+		}
+	}
 	return n
 }
 
@@ -123,7 +139,7 @@ func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
 	for name, part := range map[string]struct {
 		wanted bool
 		run    func(context.Context, *verified) error
-	}{"log": {only.log, a.verifyLog}} {
+	}{"log": {only.log, a.verifyLog}, "slices": {only.slices, a.verifySlices}} {
 		if !only.all() && !part.wanted {
 			continue
 		}
@@ -152,6 +168,26 @@ func (a *app) verifyLog(ctx context.Context, r *verified) error {
 	return nil
 }
 
+// verifySlices computes the live build again, in a database beside that of the views.
+func (a *app) verifySlices(ctx context.Context, r *verified) (err error) {
+	db, err := a.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close() // idle connections
+	scratch, err := db.Scratch(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, scratch.Drop(context.WithoutCancel(ctx))) }()
+	p := a.newProgress("verify")
+	defer p.done()
+	cfg := a.cfg.batch()
+	cfg.History, cfg.App, cfg.Logger, cfg.Progress = a.cfg.History, a.appID(), a.log, p.step
+	r.Slices, err = batch.Verify(ctx, db, scratch, cfg)
+	return err
+}
+
 func (a *app) printVerified(r *verified) {
 	list := func(problems []problem) {
 		for _, p := range problems {
@@ -168,6 +204,24 @@ func (a *app) printVerified(r *verified) {
 	if l := r.Log; l != nil {
 		fmt.Fprintf(a.stdout, "log: positions %d to %d, %d events held against history: %d problems\n", l.From, l.To, l.Events, len(l.Problems))
 		list(l.Problems)
+	}
+	if s := r.Slices; s != nil {
+		if s.Damage != "" {
+			fmt.Fprintf(a.stdout, "slices: ClickHouse lacks what views rest on: %s\n", s.Damage)
+		}
+		for _, v := range s.Views {
+			state := fmt.Sprintf("%d slices computed again, %d groups compared: %d problems", v.Slices, v.Values.Groups, len(v.Problems)+int(v.Values.Drifted))
+			if v.Skipped != "" {
+				state = "not computed, " + v.Skipped
+			}
+			fmt.Fprintf(a.stdout, "slices: build %d, %s: %s\n", s.Build, v.View, state)
+			for _, p := range v.Problems {
+				fmt.Fprintln(a.stdout, "  "+p)
+			}
+			for _, g := range v.Values.Worst {
+				fmt.Fprintf(a.stdout, "  %v %s: shown %s, is %s\n", g.Group, g.Measure, g.Baseline, g.Batch)
+			}
+		}
 	}
 	for _, part := range sortedKeys(r.Not) {
 		fmt.Fprintf(a.stdout, "%s: not checked: %s\n", part, r.Not[part])

@@ -57,7 +57,7 @@ func (l *ledger) arrived(copies []*again) {
 	defer l.mu.Unlock()
 	for _, x := range copies {
 		x.acked = true
-		x.near = x.of == notImported && time.Since(x.event.acked) < l.horizon/2
+		x.near = x.of == notImported && time.Since(x.event.acked) < l.horizon/2 && x.event.acked.After(l.anew)
 	}
 }
 
@@ -84,11 +84,12 @@ func (l *ledger) doubtful(eventType string) (n int64) {
 	return n
 }
 
-// waive allows what was published again to show twice until the next build.
+// waive allows what was published again to show twice until the next build: the log is begun anew, and
+// a worker can no longer read there which events came before.
 func (l *ledger) waive() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waived = true
+	l.waived, l.anew = true, time.Now()
 }
 
 // mayDrop is by how much a total may go down with the next build.

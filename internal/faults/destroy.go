@@ -95,6 +95,7 @@ func (l *life) breakLog(ctx context.Context, how func() error) error {
 	if err := l.heal(ctx, heal); err != nil {
 		return err
 	}
+	l.ledger.waive()
 	// What stopped is started again by whoever has healed.
 	if err := l.speed.stop(syscall.SIGTERM, func() error { return nil }); err != nil {
 		return err

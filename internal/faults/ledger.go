@@ -19,7 +19,8 @@ type ledger struct {
 	acked   []message
 	copies  []*again // what was sent once more
 	imports map[string][]importFile
-	waived  bool // the log was begun anew: what is there twice shows until the next build
+	anew    time.Time // when the log was begun anew; zero: never
+	waived  bool      // the log was begun anew: what is there twice shows until the next build
 }
 
 // A message that the log acknowledged, with the new events in it.

@@ -14,7 +14,7 @@ SEED        ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test lint bench fuzz faults year model clean go cc
+.PHONY: upgrade help setup build demo test lint bench fuzz faults year model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +69,17 @@ year: go setup ## a simulated year: 365 nightly batches, and what has grown (doc
 
 faults: go setup ## N (200) random faults and every crash place, with nothing lost or counted twice (SEED= repeats)
 	$(GO) run ./internal/faults -n $(N) -seed $(SEED) $(ARGS)
+
+# The oldest engine that Watershed runs on, and an older one whose states must still be read.
+UPGRADE_FROM        ?= 26.7.0-stable.1
+UPGRADE_STATES_FROM ?= 26.5.3
+
+upgrade: go setup ## states of older ClickHouse libraries (fetched into a temporary directory) are read by this one
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	  for v in $(UPGRADE_FROM) $(UPGRADE_STATES_FROM); do \
+	    npm install --prefix "$$dir/$$v" --no-audit --no-fund --loglevel=error "@chdb/lib-linux-x64-gnu@$$v" || exit 1; done && \
+	  UPGRADE_FROM="$$dir/$(UPGRADE_FROM)" UPGRADE_STATES_FROM="$$dir/$(UPGRADE_STATES_FROM)" \
+	    $(GO) test -count=1 -tags upgrade -run 'TestUpgrade' -v ./cmd/watershed
 
 clean: ## remove what was built and fetched
 	rm -rf bin $(MODULES)

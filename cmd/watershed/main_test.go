@@ -38,8 +38,14 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script: the commands as a user sees them, on real engines.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, scripts(t, "testdata/script"))
+}
+
+// scripts are the scripts of a directory, with the commands that they have besides testscript's own.
+func scripts(t *testing.T, dir string) testscript.Params {
+	t.Helper()
+	return testscript.Params{
+		Dir:                 dir,
 		Setup:               setup(t),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -56,7 +62,7 @@ func TestScripts(t *testing.T) {
 			"truncate": truncateFile,
 			"until":    until,
 		},
-	})
+	}
 }
 
 // setup gives a script the installed engine, wherever its own directory lies.

@@ -147,6 +147,8 @@ func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
 		var missing usageError // an engine that is not configured, and no `up` that runs
 		if errors.As(err, &missing) && !part.wanted {
 			r.Not[name] = err.Error()
+		} else if err != nil && r.differences() > 0 {
+			r.Not[name] = err.Error() // what was found already stands in its way: say that, and how it is healed
 		} else if err != nil {
 			return nil, err
 		}

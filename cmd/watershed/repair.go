@@ -58,7 +58,7 @@ was lost: with what, and how much of it.`,
 			err = r.run(ctx)
 			if asJSON {
 				err = errors.Join(err, a.printJSON(r.report))
-			} else {
+			} else if err == nil || len(r.report.Found) > 0 {
 				r.print()
 			}
 			if err == nil && r.report.left() > 0 {

@@ -160,7 +160,7 @@ func (c *catalog) Positions(ctx context.Context, views []api.View) (map[string]s
 			plans = append(plans, p)
 		}
 	}
-	return c.e.db.Positions(ctx, plans)
+	return positions(ctx, c.e.db, plans)
 }
 
 // compiled returns the views of the last cut, compiled when the cut is new.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"watershed/batch/history"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
 	"watershed/schemas/view"
+	"watershed/serving/store"
 )
 
 // A stored is a position in the log that something stands at.
@@ -102,7 +104,7 @@ func (w *whereabouts) plans(ctx context.Context, e *engines, builds []schemas.Bu
 			}
 		}
 	}
-	marks, err := e.db.Positions(ctx, all)
+	marks, err := positions(ctx, e.db, all)
 	if err != nil {
 		return err
 	}
@@ -119,6 +121,28 @@ func (w *whereabouts) plans(ctx context.Context, e *engines, builds []schemas.Bu
 		}
 	}
 	return nil
+}
+
+// unknownTable is ClickHouse's error of a table that is not there.
+const unknownTable = 60
+
+// positions are how far the stored states of plans reach. A plan whose tables are not there, yet or
+// any more, has none.
+func positions(ctx context.Context, db *store.DB, plans []*view.Plan) (map[string]schemas.Mark, error) {
+	marks, err := db.Positions(ctx, plans)
+	var answer *store.Error
+	if err == nil || !errors.As(err, &answer) || answer.Code() != unknownTable {
+		return marks, err
+	}
+	marks = make(map[string]schemas.Mark)
+	for _, p := range plans {
+		one, err := db.Positions(ctx, []*view.Plan{p})
+		if err != nil && !(errors.As(err, &answer) && answer.Code() == unknownTable) {
+			return nil, err
+		}
+		maps.Copy(marks, one)
+	}
+	return marks, nil
 }
 
 // history notes how far the tables of the defined types are.

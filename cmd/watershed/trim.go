@@ -125,7 +125,7 @@ func (t *trimmer) limit(ctx context.Context) (at schemas.Position, by string, er
 	if err != nil {
 		return at, "", err
 	}
-	marks, err := t.e.db.Positions(ctx, plans)
+	marks, err := positions(ctx, t.e.db, plans)
 	if err != nil {
 		return at, "", err
 	}

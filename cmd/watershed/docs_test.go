@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"watershed/schemas"
 	"watershed/schemas/view"
+	"watershed/serving/api"
 )
 
 // blocks are the fenced blocks of a language in a document; "": of none.
@@ -34,10 +36,30 @@ func blocks(text, language string) []string {
 	return out
 }
 
-// TestReadmeCommands: every command line of the README exists in the program, and so does
-// every variable.
-func TestReadmeCommands(t *testing.T) {
-	text := string(readRepository(t, "README.md"))
+// TestDocumentedCommands: every command line of the README and the runbook exists in the program,
+// and so do every variable, target, link and script.
+func TestDocumentedCommands(t *testing.T) {
+	for _, name := range []string{"README.md", "docs/RUNBOOK.md"} {
+		checkDocument(t, name)
+	}
+	runbook := string(readRepository(t, "docs/RUNBOOK.md"))
+	drills := regexp.MustCompile("(?m)^## .* — `([a-z_]+)`$").FindAllStringSubmatch(runbook, -1)
+	for _, d := range drills {
+		mustExist(t, "cmd/watershed/testdata/script/"+d[1]+".txtar")
+	}
+	if len(drills) < 6 {
+		t.Errorf("the runbook has %d drills that name their script", len(drills))
+	}
+	for _, name := range regexp.MustCompile(`watershed_[a-z_]+`).FindAllString(runbook, -1) {
+		if !slices.ContainsFunc(api.StatusMetrics(), func(m [3]string) bool { return m[0] == name }) {
+			t.Errorf("the runbook names %s, which is no metric", name)
+		}
+	}
+}
+
+func checkDocument(t *testing.T, name string) {
+	t.Helper()
+	text := string(readRepository(t, name))
 	word := regexp.MustCompile(`'[^']*'|\S+`)
 	checked := 0
 	for _, block := range blocks(text, "") {
@@ -51,23 +73,23 @@ func TestReadmeCommands(t *testing.T) {
 				args = args[1:]
 			}
 			if len(args) > 0 && args[0] == "watershed" {
-				checkCommand(t, "README.md", args[1:])
+				checkCommand(t, name, args[1:])
 				checked++
 			}
 		}
 	}
 	if checked < 10 {
-		t.Errorf("%d command lines found; the README has more, so this test does not see them", checked)
+		t.Errorf("%s: %d command lines found; it has more, so this test does not see them", name, checked)
 	}
 	known := (&config{}).known()
-	for _, name := range regexp.MustCompile(`WATERSHED_[A-Z_]+`).FindAllString(text, -1) {
-		if !known[strings.ToLower(strings.TrimPrefix(name, "WATERSHED_"))] {
-			t.Errorf("README.md: nothing reads %s", name)
+	for _, variable := range regexp.MustCompile(`\bWATERSHED_[A-Z_]+`).FindAllString(text, -1) {
+		if !known[strings.ToLower(strings.TrimPrefix(variable, "WATERSHED_"))] && variable != "WATERSHED_DLQ" {
+			t.Errorf("%s: nothing reads %s", name, variable)
 		}
 	}
 	for _, target := range regexp.MustCompile("`make ([a-z]+)").FindAllStringSubmatch(text, -1) {
 		if !strings.Contains(string(readRepository(t, "Makefile")), "\n"+target[1]+":") {
-			t.Errorf("README.md: there is no target %s", target[1])
+			t.Errorf("%s: there is no target %s", name, target[1])
 		}
 	}
 	for _, link := range regexp.MustCompile(`\]\(([^):#]+)[)#]`).FindAllStringSubmatch(text, -1) {

@@ -77,21 +77,26 @@ func (l *loops) heal(ctx context.Context, damaged bool) {
 	pause.InitialInterval, pause.MaxInterval = healFirst, healMost
 	var seen uint64 // restarts of the worker at the last look
 	for {
-		wait := lookEvery
+		tried := damaged
 		if damaged {
 			l.a.log.Info("batch: computing what views lack")
-			if _, err := l.batch(ctx); err != nil {
-				wait = pause.NextBackOff()
-			}
+			_, _ = l.batch(ctx) // it has said how it ended; whether it helped, the next look tells
 		}
 		if at := l.worker.Stats(); damaged || at.Restarts != seen || at.Stranded > 0 {
 			if lacking, err := l.lacking(ctx); err != nil {
 				l.a.log.Warn("ClickHouse cannot be looked at", "error", err)
-			} else if damaged, seen = lacking, at.Restarts; damaged {
-				wait = max(wait, healFirst)
 			} else {
-				pause.Reset()
+				damaged, seen = lacking, at.Restarts
 			}
+		}
+		wait := lookEvery
+		switch {
+		case damaged && tried: // it failed, or its build did not go live
+			wait = pause.NextBackOff()
+		case damaged:
+			wait = 0
+		default:
+			pause.Reset()
 		}
 		select {
 		case <-ctx.Done():

@@ -304,6 +304,11 @@ func (r *run) publish(ctx context.Context) error {
 	if err := CheckHistory(ctx, r.cfg.History, changedEvents(defs, &last.Definitions)); err != nil {
 		return err
 	}
+	if r.last == nil {
+		if err := r.checkUnused(ctx, defs); err != nil {
+			return err
+		}
+	}
 	retiring, err := r.retiring(last)
 	if err != nil {
 		return err
@@ -334,6 +339,39 @@ func CheckHistory(ctx context.Context, root string, defs *schemas.Set) error {
 		}
 	}
 	return nil
+}
+
+// checkUnused refuses a log without a cut if history or the live build stand in one: it was lost, and
+// a first cut would let views begin with what came since.
+func (r *run) checkUnused(ctx context.Context, defs *schemas.Set) error {
+	stands := ""
+	if r.live.Build > 0 {
+		stands = fmt.Sprintf("build %d is live", r.live.Build)
+	}
+	for _, ev := range defs.Events {
+		there, err := history.Exists(r.cfg.History, ev.Name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		table, err := r.table(ctx, ev)
+		if err != nil {
+			return fmt.Errorf("history of %s: %w", ev.Name, err)
+		}
+		snap, err := table.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		if at := snap.Position(r.cfg.App); at.Seq > 0 {
+			stands = fmt.Sprintf("history of %s stands at its position %d", ev.Name, at.Seq)
+		}
+	}
+	if stands == "" {
+		return nil
+	}
+	return fmt.Errorf("the log has no cut, but %s: it was lost or made anew; `watershed repair` goes on from history", stands)
 }
 
 // changedEvents are the event types that are not defined so in the last cut. (A table may be ahead

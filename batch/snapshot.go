@@ -86,6 +86,10 @@ func (r *run) snapshot(ctx context.Context, ev *schemas.Event) (*snapshot, error
 	if err != nil {
 		return nil, err
 	}
+	if got := at.Position(r.cfg.App); got != r.cut.Position {
+		return nil, fmt.Errorf("it was archived from another log: that had a message with hash %016x at position %d, and this one has cut %d there, with hash %016x; heal it with: watershed repair",
+			got.Hash, got.Seq, r.cut.Number, r.cut.Position.Hash)
+	}
 	out := &snapshot{table: table, baseAt: r.baseAt(ev)}
 	before := &history.Snapshot{}
 	if out.baseAt > 0 {

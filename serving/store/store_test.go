@@ -315,3 +315,22 @@ func isFenced(err error) bool {
 func asPlans(p ...*view.Plan) []*view.Plan { return p }
 
 func escapeQuotes(s string) string { return strings.ReplaceAll(s, "'", `\'`) }
+
+// A database whose tables another version made is refused, by name and with what to do, and left as it is.
+func TestOutdatedDatabase(t *testing.T) {
+	c := devtest.SharedClickHouse(t)
+	openOn(t, c)
+	conn := admin(t, c)
+	check(t, conn.Exec(t.Context(), "DROP VIEW builds_fence"))
+	check(t, conn.Exec(t.Context(), "ALTER TABLE builds DROP COLUMN at_cut"))
+	_, err := store.Open(t.Context(), configOf(t, c))
+	var outdated *store.OutdatedError
+	if !errors.As(err, &outdated) || outdated.Table != "builds" || outdated.Column != "at_cut" {
+		t.Fatalf("got %v, want an OutdatedError of builds and at_cut", err)
+	}
+	var fences uint64
+	check(t, conn.QueryRow(t.Context(), "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'builds_fence'").Scan(&fences))
+	if fences != 0 {
+		t.Error("a refused database was changed")
+	}
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"watershed/internal/crash"
@@ -63,6 +64,9 @@ func settingsClause(settings ...string) string {
 // createSystem makes the tables that are missing. Every statement changes nothing the second
 // time, so that stopping between two of them is healed by the next start.
 func (db *DB) createSystem(ctx context.Context) error {
+	if err := db.checkSystem(ctx); err != nil {
+		return err
+	}
 	for _, t := range systemTables {
 		table := db.name(t.name)
 		columns := t.columns + ", term UInt64, at DateTime64(6, 'UTC') DEFAULT now64(6)"
@@ -85,6 +89,43 @@ func (db *DB) createSystem(ctx context.Context) error {
 		db.name("live"), db.name("terms"), literal(RoleBatch), db.name("builds"))
 	if err := db.exec(ctx, first); err != nil {
 		return fmt.Errorf("begin table live: %w", err)
+	}
+	return nil
+}
+
+// An OutdatedError says that the database was made by a version of Watershed whose system tables
+// differ. Nothing was changed in it.
+type OutdatedError struct {
+	Database, Table, Column string // what is missing
+}
+
+func (e *OutdatedError) Error() string {
+	return fmt.Sprintf("database %[1]s was made by another version of Watershed: table %[2]s has no column %[3]s."+
+		" It only caches history and log: drop or rename it (DROP DATABASE %[1]s; for `watershed up` stop it and remove the directory clickhouse below --dir), and it is rebuilt",
+		e.Database, e.Table, e.Column)
+}
+
+// checkSystem refuses a database of another version before anything is written to it.
+func (db *DB) checkSystem(ctx context.Context) error {
+	got, err := rows[struct {
+		Table   string   `ch:"table"`
+		Columns []string `ch:"columns"`
+	}](ctx, db.client, "SELECT table, groupArray(name) AS columns FROM system.columns WHERE database = "+literal(db.database)+" GROUP BY table")
+	if err != nil {
+		return fmt.Errorf("look at the tables of database %s: %w", db.database, err)
+	}
+	there := make(map[string][]string, len(got))
+	for _, g := range got {
+		there[g.Table] = g.Columns
+	}
+	for _, t := range systemTables {
+		have, exists := there[t.name]
+		for column := range strings.SplitSeq(t.columns, ", ") {
+			name, _, _ := strings.Cut(column, " ")
+			if exists && !slices.Contains(have, name) {
+				return &OutdatedError{Database: db.database, Table: t.name, Column: name}
+			}
+		}
 	}
 	return nil
 }

@@ -55,17 +55,16 @@ func (t *trimmer) trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.cut(ctx, limit); err != nil || limit.Seq == 0 {
-		return err
+	if limit.Seq == 0 {
+		return nil
 	}
+	// A log that is full takes no cut until it was trimmed up to the last one.
+	cutErr := t.cut(ctx, limit)
 	n, err := t.e.log.Trim(ctx, limit)
-	if err != nil {
-		return err
-	}
 	if n > 0 {
 		t.a.log.Info("trim: the log forgot what history has", "messages", n, "up_to", limit.Seq, "held_by", by)
 	}
-	return nil
+	return errors.Join(cutErr, err)
 }
 
 // cut publishes a cut when the log fills up and could be trimmed further than to its last cut: a
@@ -116,6 +115,12 @@ func (t *trimmer) limit(ctx context.Context) (at schemas.Position, by string, er
 			if p := archived[ev.Name]; p.Seq < at.Seq {
 				at, by = p, "history of "+ev.Name
 			}
+		}
+	}
+	// One that no cut defines any more may be set aside, and has to read its last events still.
+	for name, p := range archived {
+		if p.Seq > 0 && p.Seq < at.Seq {
+			at, by = p, "history of "+name
 		}
 	}
 	if underPressure(info) {

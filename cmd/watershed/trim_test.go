@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"strings"
@@ -133,4 +134,30 @@ func TestTrimForgetsWhatNobodyNeeds(t *testing.T) {
 	archived["departure"] = last.Position
 	publish()
 	f("history has the new cut", last.Position.Seq)
+
+	// Full to the brim, the log has no room for a cut; it is trimmed to the last one all the same.
+	end = publish()
+	four := cut()
+	for size := 100 << 10; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = log.Publish(ctx, "departure", []byte(strings.Repeat(" ", size)+"{}"), "")
+		}
+		if !errors.Is(err, eventlog.ErrLogFull) {
+			t.Fatal(err)
+		}
+	}
+	info, err := log.Info(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if archived["departure"], _, err = log.At(ctx, info.Last); err != nil {
+		t.Fatal(err)
+	}
+	archived["arrival"] = end
+	f("a type that is defined no more is set aside", last.Position.Seq)
+	delete(archived, "arrival")
+	if err := trim.trim(ctx); !errors.Is(err, eventlog.ErrLogFull) {
+		t.Errorf("the cut of a full log: %v; want %v", err, eventlog.ErrLogFull)
+	}
+	f("it was trimmed to the last cut", four.Position.Seq)
 }

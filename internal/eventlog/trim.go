@@ -35,8 +35,10 @@ func (l *Log) trim(ctx context.Context, upTo schemas.Position) (uint64, error) {
 		return 0, nil
 	}
 	// The cut that a log was begun anew with must be there until Anew has ended.
-	if pending, err := l.AnewPending(ctx); pending || err != nil {
+	if pending, err := l.AnewPending(ctx); err != nil {
 		return 0, err
+	} else if pending {
+		return 0, errBeginning
 	}
 	var gone *TrimmedError
 	if err := l.verify(ctx, upTo); errors.As(err, &gone) {

@@ -86,14 +86,15 @@ type Store interface {
 
 // Config of a run. The zero value of a setting is its default.
 type Config struct {
-	History     string        // root directory of the Delta tables; required
-	App         string        // txn app id of the archiver of this log; required
-	Definitions *schemas.Set  // nil: those of the log's last cut
-	Rebuild     bool          // compute every slice again, and fail where a finished value differs
-	Replace     bool          // with Rebuild: make what was computed live even so
-	Wait        time.Duration // for the archiver, and for the speed layer's part of the audit, to pass the cut: 1 minute
-	Workers     int           // dates computed at a time: one per core
-	Gate        Gate          // drift that keeps the live build live: none does
+	History       string        // root directory of the Delta tables; required
+	App           string        // txn app id of the archiver of this log; required
+	Definitions   *schemas.Set  // nil: those of the log's last cut
+	Rebuild       bool          // compute every slice again, and fail where a finished value differs
+	Replace       bool          // with Rebuild: make what was computed live even so
+	AcceptHistory bool          // go on from history as it is, even if it is not what the live build was computed from
+	Wait          time.Duration // for the archiver, and for the speed layer's part of the audit, to pass the cut: 1 minute
+	Workers       int           // dates computed at a time: one per core
+	Gate          Gate          // drift that keeps the live build live: none does
 
 	// DuplicateMemory is how many bytes the tables that find duplicates may take, all workers together:
 	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes

@@ -118,8 +118,10 @@ func (w *world) background(run func(context.Context) error) (stop func()) {
 }
 
 // archive starts the archiver.
-func (w *world) archive() {
-	a, err := history.NewArchiver(history.ArchiverConfig{Root: w.root, App: app, DeadLetters: w.log,
+func (w *world) archive() { w.archiveIn(w.root) }
+
+func (w *world) archiveIn(root string) {
+	a, err := history.NewArchiver(history.ArchiverConfig{Root: root, App: app, DeadLetters: w.log,
 		Source: func(ctx context.Context, after schemas.Position, types ...string) (history.Source, schemas.Cut, error) {
 			cut, _, err := w.log.CutFor(ctx, after.Seq)
 			if err != nil {

@@ -43,7 +43,7 @@ func (r *run) unaudited(p *view.Plan, snap *snapshot) string {
 	case !covered:
 		return fmt.Sprintf("build %d, live until now, does not cover this definition", r.base.Number)
 	case snap.lost:
-		return fmt.Sprintf("history has cleared away what cut %d was built from", base.Cut)
+		return fmt.Sprintf("history does not have any more what cut %d was built from", base.Cut)
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -19,7 +20,7 @@ type snapshot struct {
 	dates []date
 
 	baseAt uint64 // stream sequence of the cut up to which the live build has the type; 0: it has nothing
-	lost   bool   // what the live build was made from is not known any more
+	lost   bool   // what the live build was made from is not there any more, and was given up
 }
 
 // A date is the input of one date's slices.
@@ -56,7 +57,16 @@ func (r *run) snapshots(ctx context.Context) (snapshots, error) {
 				delete(missing, ev.Name)
 			}
 		}
-		if len(missing) == 0 {
+		waiting := false // for one that may still come
+		for _, err := range missing {
+			var changed *changedError
+			waiting = waiting || !errors.As(err, &changed)
+		}
+		if !waiting {
+			if len(out) == 0 && len(missing) > 0 {
+				return nil, r.notArchived(events, missing)
+			}
+			r.holdOver(missing)
 			return out, nil
 		}
 		select {
@@ -94,15 +104,65 @@ func (r *run) snapshot(ctx context.Context, ev *schemas.Event) (*snapshot, error
 	before := &history.Snapshot{}
 	if out.baseAt > 0 {
 		before, err = table.SnapshotAt(ctx, r.cfg.App, out.baseAt)
-		if errors.Is(err, history.ErrNoSnapshot) { // its commit was cleared away
-			before, out.lost, err = &history.Snapshot{}, true, nil
-		}
-		if err != nil {
+		gone := errors.Is(err, history.ErrNoSnapshot)
+		if err != nil && !gone {
 			return nil, err
 		}
+		if gone {
+			before = &history.Snapshot{}
+		}
+		if days := r.changed(ev, before); (gone || len(days) > 0) && !r.cfg.AcceptHistory {
+			return nil, &changedError{build: r.base.Number, at: out.baseAt, gone: gone, days: days}
+		}
+		out.lost = gone
 	}
 	out.dates = divide(at.Files, before.Files)
 	return out, nil
+}
+
+// A changedError says that history does not hold what the live build was computed from: files of it
+// are lost, or it was restored from an older copy.
+type changedError struct {
+	build, at uint64
+	gone      bool    // the whole commit at the build's cut
+	days      []int32 // dates of which the build has slices of other files
+}
+
+func (e *changedError) Error() string {
+	what := fmt.Sprintf("on %d dates, the first being %s, its files are others", len(e.days), firstDate(e.days))
+	if e.gone {
+		what = fmt.Sprintf("it has no commit at position %d", e.at)
+	}
+	return fmt.Sprintf("it is not what build %d, which is live, was computed from: %s. Restore it from a backup; or take it as it is, with `watershed batch --accept-history`: the audit then tells what that changes", e.build, what)
+}
+
+func firstDate(days []int32) string {
+	if len(days) == 0 {
+		return "none"
+	}
+	return dateText(slices.Min(days))
+}
+
+// changed are the dates on which the live build has a slice of a type that was computed from other
+// files than history held at the build's cut. A snapshot never changes, so there is none unless history
+// has lost something.
+func (r *run) changed(ev *schemas.Event, before *history.Snapshot) (days []int32) {
+	then := make(map[int32]date)
+	for _, d := range divide(before.Files, nil) {
+		then[d.day] = d
+	}
+	for _, p := range r.plans {
+		if p.Event.Name != ev.Name {
+			continue
+		}
+		for _, s := range r.base.Plans[p.Hash].Slices {
+			// A slice whose registration ClickHouse has lost has no key; the run computes it again.
+			if s.Key != "" && s.Key != sliceKey(p, then[s.Date]) && !slices.Contains(days, s.Date) {
+				days = append(days, s.Date)
+			}
+		}
+	}
+	return days
 }
 
 // notArchived says why there is nothing to build from.

@@ -14,7 +14,7 @@ import (
 
 func (a *app) batchCmd() *cobra.Command {
 	var asJSON bool
-	var rebuild, replace bool
+	var rebuild, replace, accept bool
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "batch",
@@ -43,7 +43,7 @@ one runs with --gate off.`,
 				return usage("--replace goes with --rebuild")
 			}
 			cfg := a.cfg.batch()
-			cfg.Rebuild, cfg.Replace, cfg.Wait = rebuild, replace, wait
+			cfg.Rebuild, cfg.Replace, cfg.AcceptHistory, cfg.Wait = rebuild, replace, accept, wait
 			if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
 				if cfg.Definitions, _, err = loadDefinitions(a.cfg.Definitions); err != nil {
 					return err
@@ -65,6 +65,7 @@ one runs with --gate off.`,
 	f := cmd.Flags()
 	f.BoolVar(&rebuild, "rebuild", false, "recompute every slice, and fail where a finished value differs")
 	f.BoolVar(&replace, "replace", false, "with --rebuild: make what was computed live even so")
+	f.BoolVar(&accept, "accept-history", false, "take history as it is, even if it has lost what the live build was computed from")
 	f.DurationVar(&wait, "wait", time.Minute, "how long the archiver and the speed layer may take to pass the cut")
 	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"watershed/batch"
+	"watershed/batch/history"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
 	"watershed/schemas/view"
@@ -99,7 +100,7 @@ func (a *app) ensureCut(ctx context.Context, e *engines) error {
 	if err := batch.CheckHistory(ctx, a.cfg.History, set); err != nil {
 		return err
 	}
-	if err := a.checkUnused(ctx, e, set); err != nil {
+	if err := a.checkUnused(ctx, e); err != nil {
 		return err
 	}
 	cut, err := log.PublishCut(ctx, schemas.Cut{}, *set, schemas.Set{})
@@ -114,13 +115,17 @@ func (a *app) ensureCut(ctx context.Context, e *engines) error {
 }
 
 // checkUnused refuses a log that nothing was ever cut in, though something stands in it.
-func (a *app) checkUnused(ctx context.Context, e *engines, set *schemas.Set) error {
-	positions, _, err := a.archivedTo(ctx, set)
+func (a *app) checkUnused(ctx context.Context, e *engines) error {
+	tables, unreadable, err := history.Standings(ctx, a.cfg.History, a.appID())
 	if err != nil {
 		return err
 	}
-	for name, at := range positions {
-		if at.Seq > 0 {
+	if len(unreadable) > 0 {
+		name := sortedKeys(unreadable)[0]
+		return fmt.Errorf("the log has no cut, and history of %s may stand in it, but cannot be read: %w; `watershed repair` says what can be done", name, unreadable[name])
+	}
+	for _, name := range sortedKeys(tables) {
+		if at := tables[name].Position; at.Seq > 0 {
 			return fmt.Errorf("the log has no cut, but history of %s stands at its position %d: it was lost or made anew; `watershed repair` goes on from history", name, at.Seq)
 		}
 	}

@@ -126,7 +126,18 @@ func (r *repair) run(ctx context.Context) error {
 	if err := r.history(ctx, len(wrong) == 0); err != nil {
 		return err
 	}
+	if len(w.unreadable) > 0 && !r.opts.DryRun { // what was healed of them tells more
+		if w, err = r.a.whereabouts(ctx, r.e); err != nil {
+			return err
+		}
+		if wrong, err = w.misfits(ctx, r.e.log); err != nil {
+			return err
+		}
+	}
 	if len(wrong) > 0 {
+		if err := w.known(); err != nil && !r.opts.DryRun {
+			return err
+		}
 		if err := r.log(ctx, w, wrong); err != nil {
 			return err
 		}
@@ -144,6 +155,9 @@ func (r *repair) resume(ctx context.Context) error {
 	if !r.opts.DryRun {
 		w, err := r.a.whereabouts(ctx, r.e)
 		if err != nil {
+			return err
+		}
+		if err := w.known(); err != nil {
 			return err
 		}
 		result, err := r.anew(ctx, w, schemas.Position{})
@@ -237,6 +251,16 @@ func reasonOf(err error) string {
 		return changed.Reason
 	}
 	return err.Error()
+}
+
+// known refuses to begin a log anew where a table cannot be read: it may hold positions beyond those
+// that are known, and events behind them would be taken for archived.
+func (w *whereabouts) known() error {
+	if len(w.unreadable) == 0 {
+		return nil
+	}
+	name := sortedKeys(w.unreadable)[0]
+	return fmt.Errorf("the log is not begun anew while history of %s cannot be read; take it back from a backup, or move its directory away: %w", name, w.unreadable[name])
 }
 
 // unarchived is how many messages of the log before this one are beyond both history and log.

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
+	"math"
 
 	"watershed/batch/history"
 	"watershed/internal/eventlog"
@@ -28,6 +28,7 @@ type whereabouts struct {
 	archived    uint64      // up to where history holds every type; 0: some type has nothing
 	definitions schemas.Set // of the log's last cut, or else of the newest build
 	retiring    schemas.Set
+	unreadable  map[string]error // tables, by event type: what they hold is not known
 }
 
 // whereabouts reads what is stored in history and ClickHouse about the log.
@@ -145,51 +146,36 @@ func positions(ctx context.Context, db *store.DB, plans []*view.Plan) (map[strin
 	return marks, nil
 }
 
-// history notes how far the tables of the defined types are.
-func (w *whereabouts) history(ctx context.Context, a *app) error {
-	positions, last, err := a.archivedTo(ctx, &w.definitions)
-	if err != nil {
+// history notes how far all tables are, of types that are not defined any more too: their last events
+// may be in the log alone.
+func (w *whereabouts) history(ctx context.Context, a *app) (err error) {
+	var tables map[string]history.Standing
+	if tables, w.unreadable, err = history.Standings(ctx, a.cfg.History, a.appID()); err != nil {
 		return err
 	}
-	for i, ev := range w.definitions.Events {
-		p := positions[ev.Name]
-		w.above = max(w.above, p.Seq, last[ev.Name])
-		if i == 0 || p.Seq < w.archived {
-			w.archived = p.Seq
-		}
-		if p.Seq > 0 {
-			w.positions = append(w.positions, stored{what: "history of " + ev.Name, at: p})
-		}
-	}
-	return nil
-}
-
-// archivedTo reads from the tables up to where they hold the log, by event type, and the highest
-// sequence of an event that is in them.
-func (a *app) archivedTo(ctx context.Context, set *schemas.Set) (positions map[string]schemas.Position, last map[string]uint64, err error) {
-	positions, last = make(map[string]schemas.Position), make(map[string]uint64)
-	for _, ev := range set.Events {
-		there, err := history.Exists(a.cfg.History, ev.Name)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !there {
+	w.archived = math.MaxUint64
+	for _, name := range sortedKeys(tables) {
+		at := tables[name]
+		w.above = max(w.above, at.Position.Seq, at.Last)
+		if at.Ended {
 			continue
 		}
-		t, err := history.Open(ctx, a.cfg.History, ev)
-		if err != nil {
-			return nil, nil, fmt.Errorf("history of %s: %w", ev.Name, err)
-		}
-		snap, err := t.Snapshot(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("history of %s: %w", ev.Name, err)
-		}
-		positions[ev.Name] = snap.Position(a.appID())
-		for _, f := range snap.Files {
-			last[ev.Name] = max(last[ev.Name], f.MaxSeq)
+		w.archived = min(w.archived, at.Position.Seq)
+		if at.Position.Seq > 0 {
+			w.positions = append(w.positions, stored{what: "history of " + name, at: at.Position})
 		}
 	}
-	return positions, last, nil
+	for _, set := range []*schemas.Set{&w.definitions, &w.retiring} {
+		for _, ev := range set.Events {
+			if at, there := tables[ev.Name]; !there || at.Ended {
+				w.archived = 0
+			}
+		}
+	}
+	if w.archived == math.MaxUint64 || len(w.unreadable) > 0 {
+		w.archived = 0
+	}
+	return nil
 }
 
 // A misfit is a stored position that the log does not have.

@@ -51,7 +51,6 @@ var Places = [...]string{
 	"eventlog.deadletter-acknowledged",
 	"eventlog.deadletter-removed",
 	"eventlog.deadletter-replayed",
-	"eventlog.publish-acknowledged",
 	"eventlog.publisher-sent",
 	"eventlog.trim-decided",
 	"eventlog.trimmed",

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"watershed/internal/crash"
 )
 
 const (
@@ -69,7 +68,6 @@ func (l *Log) Publish(ctx context.Context, eventType string, payload []byte, msg
 	if err != nil {
 		return 0, &PublishError{Type: eventType, ID: msgID, Payload: payload, Err: classify(err)}
 	}
-	crash.At("eventlog.publish-acknowledged")
 	return ack.Sequence, nil
 }
 

@@ -92,6 +92,13 @@ func (l *ledger) waive() {
 	l.waived, l.anew = true, time.Now()
 }
 
+// forgive allows what builds have healed to show again, as long as an older build is live.
+func (l *ledger) forgive(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waived = on
+}
+
 // mayDrop is by how much a total may go down with the next build.
 func (l *ledger) mayDrop(eventType string) int64 {
 	l.mu.Lock()

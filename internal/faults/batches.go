@@ -60,6 +60,14 @@ func newBatches(dir, bin string, env []string, seed uint64, every time.Duration)
 	return &batches{bin: bin, env: env, log: log, every: every, r: rand.New(rand.NewPCG(seed, 11)), now: make(chan struct{}, 1)}, nil
 }
 
+// arming says at which places the next runs die, and who is told how each ended; nil: none, nobody.
+func (b *batches) arming(arm func() string, died func(said string, by syscall.Signal)) {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	b.arm, b.died = arm, died
+}
+
+// run runs batches until ctx ends.
 func (b *batches) run(ctx context.Context) error {
 	defer b.log.Close()
 	for ctx.Err() == nil {

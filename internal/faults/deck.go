@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 )
 
@@ -33,22 +32,14 @@ func newDeck(r *rand.Rand, only string, t *tally) (*deck, error) {
 	return d, nil
 }
 
-// draw deals the next fault; if the log may be trimmed, of those that heal even so.
-func (d *deck) draw(trimmed bool) fault {
-	for {
-		i := slices.IndexFunc(d.left, func(f fault) bool { return !trimmed || !f.whole })
-		if i >= 0 {
-			f := d.left[i]
-			d.left = slices.Delete(d.left, i, i+1)
-			return f
-		}
+// draw deals the next fault.
+func (d *deck) draw() fault {
+	if len(d.left) == 0 {
 		for _, j := range d.r.Perm(len(d.all)) {
 			d.left = append(d.left, d.all[j])
 		}
 	}
-}
-
-// trimmable reports whether there are faults for a life whose log is trimmed.
-func (d *deck) trimmable() bool {
-	return slices.ContainsFunc(d.all, func(f fault) bool { return !f.whole })
+	f := d.left[0]
+	d.left = d.left[1:]
+	return f
 }

@@ -40,7 +40,6 @@ type fault struct {
 	promised time.Duration
 	disk     bool // needs disks of its own
 	heavy    bool // destroys data: compared behind a batch in any case
-	whole    bool // heals only as long as the log was not trimmed
 	do       func(ctx context.Context, l *life) error
 }
 
@@ -75,8 +74,8 @@ func allFaults() []fault {
 		fault{name: "log deleted", heavy: true, do: func(ctx context.Context, l *life) error { return l.logDeleted(ctx) }},
 		fault{name: "log recreated", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRecreated(ctx) }},
 		fault{name: "log restored from a copy", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRestored(ctx) }},
-		fault{name: "history bit flipped", heavy: true, whole: true, do: func(ctx context.Context, l *life) error { return l.bitFlipped(ctx) }},
-		fault{name: "history file missing", heavy: true, whole: true, do: func(ctx context.Context, l *life) error { return l.fileMissing(ctx) }},
+		fault{name: "history bit flipped", heavy: true, do: func(ctx context.Context, l *life) error { return l.bitFlipped(ctx) }},
+		fault{name: "history file missing", heavy: true, do: func(ctx context.Context, l *life) error { return l.fileMissing(ctx) }},
 	)
 }
 

@@ -49,6 +49,7 @@ type life struct {
 	reader     *reader
 	importGen  map[string]*generator
 	imports    int
+	whole      bool // the log has all messages since the life began
 
 	healer func(ctx context.Context, args ...string) (string, error) // runs a command that heals
 
@@ -63,10 +64,11 @@ func (l *life) path(names ...string) string {
 	return filepath.Join(append([]string{l.dir}, names...)...)
 }
 
-// newLife starts everything and returns when the endpoint answers with the first events.
-func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally, horizon time.Duration, withDisks bool) (l *life, err error) {
+// newLife starts everything and returns when the endpoint answers with the first events. With a walk,
+// the roles die from their first start on.
+func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally, horizon time.Duration, withDisks bool, w *walk) (l *life, err error) {
 	l = &life{
-		dir: dir, bin: bin, seed: seed, pace: p, tally: t, horizon: horizon, views: viewSpecs(),
+		dir: dir, bin: bin, seed: seed, pace: p, tally: t, horizon: horizon, views: viewSpecs(), whole: horizon == wholeHorizon,
 		r:   rand.New(rand.NewPCG(seed, 1)),
 		env: make(map[string][]string), proxies: make(map[string]*faultproxy.Proxy), importGen: make(map[string]*generator),
 	}
@@ -91,18 +93,28 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 	if err := l.startEngines(); err != nil {
 		return l, err
 	}
-	if err := l.startRoles(); err != nil {
+	if err := l.makeRoles(); err != nil {
 		return l, err
 	}
 	if err := l.startTraffic(); err != nil {
 		return l, err
 	}
-	begin, cancel := context.WithTimeout(l.ctx, 2*time.Minute)
+	if w != nil {
+		w.enter(l)
+		// The worker computes what views lack by itself, and the timer's batches would take that over from it.
+		l.batch.gate.Lock()
+	}
+	for _, run := range []func(context.Context) error{l.speed.run, l.serve.run, l.batch.run} {
+		l.group.Go(func() error { return run(l.ctx) })
+	}
+	begin, cancel := context.WithTimeout(l.ctx, 3*time.Minute)
 	defer cancel()
-	for l.reader.latest() == nil {
-		if err := pause(begin, 20*time.Millisecond); err != nil {
-			return l, fmt.Errorf("nothing answers: %w", errors.Join(err, context.Cause(l.ctx), l.reader.why()))
-		}
+	err = l.reader.again(begin)
+	if w != nil {
+		l.batch.gate.Unlock()
+	}
+	if err != nil {
+		return l, errors.Join(err, context.Cause(l.ctx))
 	}
 	return l, l.batch.complete(begin)
 }
@@ -135,7 +147,7 @@ func (l *life) startEngines() error {
 	return nil
 }
 
-func (l *life) startRoles() error {
+func (l *life) makeRoles() error {
 	port, err := freePort()
 	if err != nil {
 		return err
@@ -163,9 +175,6 @@ func (l *life) startRoles() error {
 	if l.batch, err = newBatches(l.dir, l.bin, l.env["batch"], l.seed, l.pace.batchEvery); err != nil {
 		return err
 	}
-	for _, run := range []func(context.Context) error{l.speed.run, l.serve.run, l.batch.run} {
-		l.group.Go(func() error { return run(l.ctx) })
-	}
 	return nil
 }
 
@@ -182,78 +191,6 @@ func (l *life) startTraffic() (err error) {
 	l.reader = &reader{endpoint: l.endpoint, views: l.views, ledger: l.ledger, report: l.tally.violate}
 	l.group.Go(func() error { return l.reader.run(l.ctx) })
 	return nil
-}
-
-// importSome imports one file of each type: a mark and a few events, which come again later.
-func (l *life) importSome(ctx context.Context) error {
-	l.imports++
-	for _, eventType := range []string{"sale", "visit"} {
-		g := l.importGen[eventType]
-		events := []*event{g.draw("import", markKind)}
-		for range 3 {
-			events = append(events, g.draw("import", "import"))
-		}
-		done, err := l.ledger.importing(eventType, events)
-		if err != nil {
-			return err
-		}
-		path := l.path(fmt.Sprintf("import-%s-%d.ndjson", eventType, l.imports))
-		var text []byte
-		for _, e := range events {
-			text = append(text, e.line()...)
-		}
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			return err
-		}
-		if out, err := l.persist(ctx, "import", eventType, path); err != nil {
-			return fmt.Errorf("import %s: %w: %s", path, err, out)
-		}
-		done()
-	}
-	return nil
-}
-
-// knownEvents writes a file of events that were published before.
-func (l *life) knownEvents() (path string, err error) {
-	path = l.path("again.ndjson")
-	var text []byte
-	l.ledger.mu.Lock()
-	for _, m := range l.ledger.acked {
-		for _, e := range m.Events {
-			if e.Type == "sale" && len(text) < 8<<10 {
-				text = append(text, e.line()...)
-			}
-		}
-	}
-	l.ledger.mu.Unlock()
-	return path, os.WriteFile(path, text, 0o644)
-}
-
-// persist runs a command until it succeeds.
-func (l *life) persist(ctx context.Context, args ...string) (string, error) {
-	for {
-		out, err := l.command(ctx, "", args...)
-		if err == nil || pause(ctx, restartAfter) != nil {
-			return out, err
-		}
-	}
-}
-
-// once runs a command once.
-func (l *life) once(ctx context.Context, args ...string) (string, error) {
-	return l.command(ctx, "", args...)
-}
-
-// command runs a watershed command as an operator would.
-func (l *life) command(ctx context.Context, place string, args ...string) (string, error) {
-	cmd := command(l.bin, args, l.env["batch"], place)
-	defer context.AfterFunc(ctx, func() {
-		if cmd.Process != nil {
-			_ = cmd.Process.Kill()
-		}
-	})()
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // close ends everything.

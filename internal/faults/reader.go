@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -72,6 +73,18 @@ func (r *reader) latest() *answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last
+}
+
+// again waits for an answer to a question that is put after the call.
+func (r *reader) again(ctx context.Context) error {
+	for from := time.Now(); ; {
+		if a := r.latest(); a != nil && a.asked.After(from) {
+			return nil
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("no answer: %w", errors.Join(err, r.why()))
+		}
+	}
 }
 
 func (r *reader) why() error {

@@ -63,6 +63,13 @@ func environment(more ...string) []string {
 	return append(env, more...)
 }
 
+// arming says at which places the next runs die, and who is told how each ended; nil: none, nobody.
+func (s *service) arming(arm func() string, died func(said string, by syscall.Signal)) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.arm, s.died = arm, died
+}
+
 // run keeps the service up until ctx ends.
 func (s *service) run(ctx context.Context) error {
 	defer s.log.Close()

@@ -59,6 +59,16 @@ func (t *tally) begin(fault string) {
 	t.entry().times++
 }
 
+// count counts a fault that comes amid another one, which stays the one under way.
+func (t *tally) count(fault string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now
+	t.now = fault
+	t.entry().times++
+	t.now = now
+}
+
 // entry is that of the fault under way; the mutex is held.
 func (t *tally) entry() *entry {
 	if t.entries[t.now] == nil {
@@ -136,10 +146,11 @@ func (t *tally) print() bool {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", name, e.times, e.lost, e.double, e.mixed,
 			quantile(e.recoveries, 0.5), quantile(e.recoveries, 0.99), strings.Join(remarks, ", "))
 		sum.times, sum.lost, sum.double, sum.mixed = sum.times+e.times, sum.lost+e.lost, sum.double+e.double, sum.mixed+e.mixed
+		sum.notHealed, sum.notMet = sum.notHealed+e.notHealed, sum.notMet+e.notMet
 	}
 	_ = w.Flush() // to a buffer of its own, then out: its error is that of the last line
 	fmt.Fprintf(t.out, "%d faults: lost %d, double %d, mixed %d\n", sum.times, sum.lost, sum.double, sum.mixed)
-	return sum.lost == 0 && sum.double == 0 && sum.mixed == 0
+	return sum.lost == 0 && sum.double == 0 && sum.mixed == 0 && sum.notHealed == 0 && sum.notMet == 0
 }
 
 // quantile is the value below which a share of the durations lies.

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// persist runs a command until it succeeds.
+func (l *life) persist(ctx context.Context, args ...string) (string, error) {
+	for {
+		out, err := l.command(ctx, "", args...)
+		if err == nil || pause(ctx, restartAfter) != nil {
+			return out, err
+		}
+	}
+}
+
+// once runs a command once.
+func (l *life) once(ctx context.Context, args ...string) (string, error) {
+	return l.command(ctx, "", args...)
+}
+
+// command runs a watershed command as an operator would.
+func (l *life) command(ctx context.Context, place string, args ...string) (string, error) {
+	cmd := command(l.bin, args, l.env["batch"], place)
+	defer context.AfterFunc(ctx, func() {
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill()
+		}
+	})()
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// sql runs a statement in ClickHouse as its administrator.
+func (l *life) sql(ctx context.Context, statement string) (string, error) {
+	server := l.clickhouse.server()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+server.HTTPAddr()+"/?database=watershed", strings.NewReader(statement))
+	if err != nil {
+		return "", err
+	}
+	req.SetBasicAuth(server.Admin())
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", statement, firstLine(string(body)))
+	}
+	return strings.TrimSpace(string(body)), err
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"watershed/internal/eventlog"
+)
+
+// A scene brings about what a life does not come by of itself, while worker, batches and commands die at
+// each place that is left.
+type scene struct {
+	name   string
+	places []string // that it is there for
+	do     func(w *walk, ctx context.Context) error
+}
+
+// scenes are played in this order: the last ones take from the log what the ones before need.
+func scenes() []scene {
+	return []scene{
+		{"dead letters", []string{"history.rejected", "eventlog.deadletter-acknowledged"}, (*walk).deadLetters},
+		{"definitions change", []string{"history.widened", "store.table-forgotten"}, (*walk).definitions},
+		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
+		{"rollback and release", []string{"batch.rollback-published"}, (*walk).rollback},
+		{"import and publish", []string{"history.import-written", "eventlog.publisher-sent"}, (*walk).commands},
+		{"many cuts", []string{"history.checkpoint"}, (*walk).cuts},
+		{"a table cannot be reached", []string{"history.aside", "history.level"}, (*walk).aside},
+		{"vacuum", []string{"history.vacuum-removed"}, (*walk).vacuum},
+		{"a file is missing", []string{"history.repair-written", "history.repair-restored", "durable.replaced"}, (*walk).fileMissing},
+		{"a file of an import is damaged", []string{"history.repair-removed"}, (*walk).importDamaged},
+		{"the last commit is damaged", []string{"history.repair-aside", "durable.set-aside"}, (*walk).commitDamaged},
+		{"a view's inserts are refused", []string{"speed.detached", "speed.joined"}, (*walk).refused},
+		{"a write outlives its worker", []string{"store.write-killed"}, (*walk).writeKilled},
+		{"a view's table is lost", []string{"store.sealed"}, (*walk).tableLost},
+		{"a view is left behind", []string{"speed.rescue-begun", "speed.rescued"}, (*walk).stranded},
+		{"the log is deleted", []string{"eventlog.anew-aside", "eventlog.anew-emptied", "eventlog.anew-marked", "eventlog.anew-copied",
+			"eventlog.anew-cut", "eventlog.anew-open", "eventlog.anew-republished", "eventlog.anew-done"}, (*walk).logDeleted},
+	}
+}
+
+// unreachable are the places that no process of a Watershed comes by, with the reason.
+func unreachable() map[string]string { return map[string]string{} }
+
+// strays is the number of events that fit only when the definitions have changed.
+const strays = 5
+
+// deadLetters publishes events with a field that is not defined yet.
+func (w *walk) deadLetters(ctx context.Context) error {
+	log, err := w.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	var text []byte
+	for range strays {
+		e := w.l.importGen["sale"].draw("stray", "plain")
+		w.stray = append(w.stray, e)
+		text = append(text, strings.Replace(string(e.line()), "{", `{"note":"later",`, 1)...)
+	}
+	if _, err := log.Publish(ctx, "sale", text, "strays"); err != nil {
+		return err
+	}
+	return w.met(ctx, false, "history.rejected", "eventlog.deadletter-acknowledged")
+}
+
+func (w *walk) openLog(ctx context.Context) (*eventlog.Log, error) {
+	return eventlog.Open(ctx, eventlog.Config{URL: "nats://" + w.l.proxies["publisher-nats"].Addr(), MaxBytes: logBytes})
+}
+
+// definitions widens a type and says one view in other words.
+func (w *walk) definitions(ctx context.Context) error {
+	changed := strings.NewReplacer("kind: string}\n---\nevent: visit", "kind: string, note: string?}\n---\nevent: visit",
+		"value > 500", "value >= 501").Replace(definitionFiles)
+	if err := os.WriteFile(w.l.path("definitions", "views.yaml"), []byte(changed), 0o644); err != nil {
+		return err
+	}
+	return w.met(ctx, true, "history.widened", "store.table-forgotten")
+}
+
+// replay lets the dead letters come again.
+func (w *walk) replay(ctx context.Context) error {
+	w.l.ledger.sending("sale", len(w.stray))
+	out, err := w.run(ctx, "dlq", "replay", "--all")
+	if err != nil {
+		return fmt.Errorf("watershed dlq replay: %w: %s", err, out)
+	}
+	resume := w.l.quiet() // every message that comes now stands behind them
+	resume()
+	return w.l.ledger.acknowledged(message{Type: "sale", Seq: ^uint64(0), Events: w.stray})
+}
+
+// rollback shows an older build for a while.
+func (w *walk) rollback(ctx context.Context) error {
+	w.l.ledger.forgive(true)
+	if err := w.l.reader.again(ctx); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"rollback"}, {"rollback", "--release"}} {
+		if out, err := w.run(ctx, args...); err != nil {
+			return fmt.Errorf("watershed %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+		if ok, err := w.l.check(ctx, false); err != nil || !ok {
+			return errors.Join(errors.New("the views are not right"), err)
+		}
+	}
+	if err := errors.Join(w.l.batch.complete(ctx), w.l.reader.again(ctx)); err != nil {
+		return err
+	}
+	w.l.ledger.forgive(false)
+	return nil
+}
+
+// commands imports and publishes what is there already.
+func (w *walk) commands(ctx context.Context) error {
+	again, err := w.l.knownEvents()
+	if err != nil {
+		return err
+	}
+	imports, done, err := w.l.writeImport("sale")
+	if err != nil {
+		return err
+	}
+	defer done()
+	for _, args := range [][]string{{"import", "sale", imports}, {"publish", "sale", again}} {
+		if out, err := w.run(ctx, args...); err != nil {
+			return fmt.Errorf("watershed %s: %w: %s", args[0], err, out)
+		}
+	}
+	return nil
+}
+
+// cuts publishes cuts without builds, as batches do that die, until the tables have as many versions as
+// there are between two checkpoints.
+func (w *walk) cuts(ctx context.Context) error {
+	log, err := w.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	for n := 0; n < 120 && len(w.remain("history.checkpoint")) > 0; n++ {
+		last, _, err := log.LastCut(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := log.PublishCut(ctx, last, last.Definitions, last.Retiring); err != nil && !errors.Is(err, eventlog.ErrCutTaken) {
+			return err
+		}
+		if err := pause(ctx, publishEvery); err != nil {
+			return err
+		}
+	}
+	return w.met(ctx, true, "history.checkpoint")
+}
+
+// logDeleted deletes the stream; the command that heals dies at each step.
+func (w *walk) logDeleted(ctx context.Context) error {
+	w.l.healer = w.run
+	defer func() { w.l.healer = w.l.once }()
+	return w.l.logDeleted(ctx)
+}
+
+// still ends worker and batches, and returns what lets them go on.
+func (l *life) still() (resume func(), err error) {
+	l.batch.gate.Lock()
+	l.speed.gate.Lock()
+	l.speed.mu.Lock()
+	cmd, gone := l.speed.cmd, l.speed.gone
+	l.speed.mu.Unlock()
+	if cmd != nil {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			l.speed.gate.Unlock()
+			l.batch.gate.Unlock()
+			return nil, err
+		}
+		<-gone
+	}
+	return func() {
+		l.speed.gate.Unlock()
+		l.batch.gate.Unlock()
+	}, nil
+}

@@ -28,6 +28,7 @@ type loops struct {
 	trimmer  *trimmer // nil: the log is not trimmed
 	damaged  bool     // ClickHouse lacked something before the loops began
 
+	stuck            atomic.Int32  // loops that the log does not fit
 	archiverRestarts atomic.Uint64 // times that the archiver started over after an error
 	batchFailures    atomic.Uint64 // batches of this process that failed
 }
@@ -74,11 +75,40 @@ func (l *loops) run(ctx context.Context) error {
 		g.Go(func() error { l.trimmer.run(beside); return nil })
 	}
 	errs := make(chan error, 2)
-	go func() { errs <- l.ended("speed", l.worker.Run(ctx)) }()
-	go func() { errs <- l.ended("archiver", l.archive(ctx)) }()
+	go func() { errs <- l.ended("speed", l.again(ctx, "speed", l.worker.Run)) }()
+	go func() { errs <- l.ended("archiver", l.again(ctx, "archiver", l.archive)) }()
 	err := errors.Join(<-errs, <-errs)
 	stop()
 	return errors.Join(err, g.Wait())
+}
+
+const (
+	unfitEvery = 10 * time.Second // how often a loop that the log does not fit tries again
+	unfitLook  = time.Second      // how often it looks whether the other one is stuck too
+)
+
+// again runs a loop. If the log is not the one that it stands in, it says so, and waits for a repair as
+// long as the other loop has work; when the log fits neither of them, both end.
+func (l *loops) again(ctx context.Context, name string, run func(context.Context) error) error {
+	for {
+		err := run(ctx)
+		if !isLogChanged(err) {
+			return err
+		}
+		l.stuck.Add(1)
+		l.a.log.Error(name+": stopped until the log is repaired", "error", err)
+		for began := time.Now(); time.Since(began) < unfitEvery; {
+			if l.stuck.Load() == 2 {
+				return err
+			}
+			select {
+			case <-time.After(unfitLook):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		l.stuck.Add(-1)
+	}
 }
 
 // ended reports the end of one loop while the other goes on.

@@ -26,9 +26,18 @@ type embedded struct {
 	chConfig   devserver.ClickHouseConfig
 }
 
-// laptopMemory is the memory of this process, in bytes, above which the collector works harder.
-// It is no limit: what is needed is had. GOMEMLIMIT sets another one.
-const laptopMemory = 384 << 20
+// The memory of this process, in bytes, above which the collector works harder. It is no limit: what
+// is needed is had. GOMEMLIMIT sets another one.
+const (
+	laptopMemory = 384 << 20 // with the embedded engines
+	workerMemory = 448 << 20 // of `speed`, which has two windows of duplicates while a view catches up
+)
+
+func (a *app) preferMemory(bytes int64) {
+	if a.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(bytes)
+	}
+}
 
 // startEmbedded claims the directory and starts the engines on it, side by side. userFiles is
 // what ClickHouse's file() may read; empty: the history.
@@ -36,9 +45,7 @@ func (a *app) startEmbedded(ctx context.Context, userFiles string) (_ *embedded,
 	if err := durable.MkdirAll(a.cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if a.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(laptopMemory)
-	}
+	a.preferMemory(laptopMemory)
 	e := &embedded{a: a}
 	if e.lock, err = durable.Lock(a.cfg.Dir); err != nil {
 		return nil, fmt.Errorf("%w\nStop that one first, or give this one another --dir", err)

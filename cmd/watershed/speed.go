@@ -15,6 +15,7 @@ definitions on disk. One worker per log: a second one takes over from the first.
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			a.preferMemory(workerMemory)
 			e, err := a.connect(ctx)
 			if err != nil {
 				return err

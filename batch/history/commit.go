@@ -96,6 +96,10 @@ func (t *Table) commit(ctx context.Context, c *change) (int64, error) {
 			}
 			actions = append(slices.Clip(actions), action{MetaData: m})
 		}
+		// A repair may have set aside what we have read: a commit behind it would leave a hole.
+		if v := t.state.version; t.missing(v) {
+			return 0, &conflictError{fmt.Sprintf("version %d, which this process has read, was taken away by a repair", v), false}
+		}
 		v := t.state.version + 1
 		// If we stop before the name is linked, the data files lie there unnamed, and nothing happened.
 		err := t.put(v, actions)

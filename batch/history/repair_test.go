@@ -198,7 +198,8 @@ func TestImportsAreRepeatedAfterARepair(t *testing.T) {
 func TestTornLastCommitIsMadeAgain(t *testing.T) {
 	l, root := archived(t, 44)
 	table := mustOpen(t, root, l.cuts[4].Definitions.Event("a"))
-	last := table.commitPath(snapshot(t, table).Version)
+	version := snapshot(t, table).Version
+	last := table.commitPath(version)
 	whole, err := os.ReadFile(last)
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +216,11 @@ func TestTornLastCommitIsMadeAgain(t *testing.T) {
 	}
 	if r := repaired(t, root, problems, l.open, RepairOptions{}); len(r.Left()) != 0 {
 		t.Fatalf("left: %v", r.Left())
+	}
+	// A process that has read the commit while it was whole must not commit behind the hole.
+	var conflict *conflictError
+	if _, err := table.commit(t.Context(), &change{operation: "STREAMING UPDATE"}); !errors.As(err, &conflict) {
+		t.Errorf("a commit behind version %d, which is gone: %v; want a conflict", version, err)
 	}
 	if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
 		t.Fatal(err)

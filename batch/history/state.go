@@ -26,6 +26,9 @@ type state struct {
 	cached   *Snapshot          // of this version, once made
 }
 
+// maxMarks is how many txns of the newest commits are remembered.
+const maxMarks = 4096
+
 type live struct {
 	add  *add
 	file File
@@ -145,7 +148,19 @@ func (t *Table) refresh(ctx context.Context) error {
 				t.marks = append(t.marks, mark{a.Txn.AppID, a.Txn.Version, v})
 			}
 		}
+		t.forgetMarks()
 	}
+}
+
+// forgetMarks keeps the marks of a process that runs for years within bounds: the older half goes, by
+// whole versions, whose commits are read again when they are looked for.
+func (t *Table) forgetMarks() {
+	if len(t.marks) < maxMarks {
+		return
+	}
+	from := t.marks[len(t.marks)/2].version
+	first := slices.IndexFunc(t.marks, func(m mark) bool { return m.version >= from })
+	t.marks = slices.Clone(t.marks[first:])
 }
 
 // replay makes the state of an older version.

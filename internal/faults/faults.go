@@ -96,20 +96,33 @@ func (l *life) signal(ctx context.Context, name string, sig syscall.Signal) (aga
 }
 
 func (l *life) kill(ctx context.Context, name string) error {
-	_, err := l.signal(ctx, name, syscall.SIGKILL)
+	_, err := l.reached(ctx, name, syscall.SIGKILL)
 	return err
+}
+
+// reached sends to a process until it has come: it may have just died.
+func (l *life) reached(ctx context.Context, name string, sig syscall.Signal) (again func(syscall.Signal) error, err error) {
+	for {
+		again, err = l.signal(ctx, name, sig)
+		if !errors.Is(err, os.ErrProcessDone) || pause(ctx, restartAfter) != nil {
+			return again, err
+		}
+	}
 }
 
 // freeze stops a process for a while and lets it go on as if nothing had been.
 func (l *life) freeze(ctx context.Context, name string) error {
-	again, err := l.signal(ctx, name, syscall.SIGSTOP)
+	again, err := l.reached(ctx, name, syscall.SIGSTOP)
 	if err != nil {
 		return err
 	}
 	if err := pause(ctx, l.pace.length(l.r)); err != nil {
 		return err
 	}
-	return again(syscall.SIGCONT)
+	if err := again(syscall.SIGCONT); !errors.Is(err, os.ErrProcessDone) { // else it was started anew
+		return err
+	}
+	return nil
 }
 
 // reset throws a server's answers away and then breaks the connections: what the server did in

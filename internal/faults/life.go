@@ -100,8 +100,9 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 		return l, err
 	}
 	if w != nil {
-		w.enter(l)
-		// The worker computes what views lack by itself, and the timer's batches would take that over from it.
+		// First the worker alone, then batches alone: it computes what views lack by itself, and each would
+		// take that over from the other.
+		w.enter(l, true, false)
 		l.batch.gate.Lock()
 	}
 	for _, run := range []func(context.Context) error{l.speed.run, l.serve.run, l.batch.run} {
@@ -112,6 +113,7 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 	err = l.reader.again(begin)
 	if w != nil {
 		l.batch.gate.Unlock()
+		w.enter(l, false, true)
 	}
 	if err != nil {
 		return l, errors.Join(err, context.Cause(l.ctx))

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -86,10 +85,7 @@ func (l *life) live(ctx context.Context, hand *deck, n int, w *walk) (done int, 
 	}
 	trimming := l.horizon == trimmedHorizon && len(w.remain(trims()...)) > 0
 	if trimming {
-		w.enter(l)
-		if err := l.speed.stop(syscall.SIGTERM, func() error { return nil }); err != nil {
-			return 0, err
-		}
+		w.enter(l, true, false)
 	}
 	for n = min(n, l.pace.perLife); done < n && time.Since(began) < lifeTime && context.Cause(l.ctx) == nil; {
 		f := hand.draw()
@@ -99,9 +95,10 @@ func (l *life) live(ctx context.Context, hand *deck, n int, w *walk) (done int, 
 		}
 	}
 	if trimming && context.Cause(l.ctx) == nil {
-		if err := errors.Join(w.met(ctx, true, trims()...), w.leave(l)); err != nil {
+		if err := w.met(ctx, true, trims()...); err != nil {
 			return done, err
 		}
+		w.enter(l, false, false)
 		if _, err := l.check(ctx, true); err != nil {
 			return done, err
 		}

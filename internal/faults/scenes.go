@@ -73,7 +73,7 @@ func (w *walk) openLog(ctx context.Context) (*eventlog.Log, error) {
 
 // definitions widens a type and says one view in other words.
 func (w *walk) definitions(ctx context.Context) error {
-	changed := strings.NewReplacer("kind: string}\n---\nevent: visit", "kind: string, note: string?}\n---\nevent: visit",
+	changed := strings.NewReplacer("kind: string}\n---\nevent: visit", "kind: string, note: {type: string, optional: true}}\n---\nevent: visit",
 		"value > 500", "value >= 501").Replace(definitionFiles)
 	if err := os.WriteFile(w.l.path("definitions", "views.yaml"), []byte(changed), 0o644); err != nil {
 		return err

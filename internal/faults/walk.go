@@ -38,18 +38,18 @@ func newWalk() *walk {
 	return w
 }
 
-// enter lets worker and batch of a life die, from their next start on.
-func (w *walk) enter(l *life) {
+// enter lets worker and batches of a life die, or one of them.
+func (w *walk) enter(l *life, speed, batch bool) {
 	w.l = l
-	l.speed.arming(func() string { return w.arm("speed") }, func(said string, by syscall.Signal) { w.died("speed", said, by) })
-	l.batch.arming(func() string { return w.arm("batch") }, func(said string, by syscall.Signal) { w.died("batch", said, by) })
-}
-
-// leave lets them live. One that runs is armed still: it is started anew.
-func (w *walk) leave(l *life) error {
 	l.speed.arming(nil, nil)
 	l.batch.arming(nil, nil)
-	return l.speed.stop(syscall.SIGTERM, func() error { return nil })
+	if speed {
+		l.speed.arming(func() string { return w.arm("speed") }, func(said string, by syscall.Signal) { w.died("speed", said, by) })
+	}
+	if batch {
+		l.batch.arming(func() string { return w.arm("batch") }, func(said string, by syscall.Signal) { w.died("batch", said, by) })
+	}
+	_ = l.speed.signal(syscall.SIGTERM) // if it is not running, it will be, armed or not
 }
 
 // arm is what the next run of a role dies at.
@@ -101,6 +101,7 @@ func (w *walk) remain(places ...string) (left []string) {
 // through goes through everyday life and all scenes, and compares after each. It reports whether the
 // life can go on.
 func (w *walk) through(ctx context.Context, l *life) (bool, error) {
+	w.enter(l, true, true)
 	if ok, err := w.scene(ctx, scene{name: "everyday life", do: (*walk).idle}); err != nil || !ok {
 		return false, err
 	}
@@ -112,9 +113,7 @@ func (w *walk) through(ctx context.Context, l *life) (bool, error) {
 			return ok, err
 		}
 	}
-	if err := w.leave(l); err != nil {
-		return false, err
-	}
+	w.enter(l, false, false)
 	return l.check(ctx, true)
 }
 

@@ -312,6 +312,13 @@ func TestAnewDies(t *testing.T) {
 			if want := step != "done"; err != nil || pending != want {
 				t.Errorf("died at %s: pending is %t, %v; want %t", step, pending, err, want)
 			}
+			last, _, err := b.log.LastCut(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.log.PublishCut(testContext(t), last, set(event("a")), schemas.Set{}); pending && (err == nil || !strings.Contains(err.Error(), "watershed repair")) {
+				t.Errorf("died at %s: a cut: %v; want an error that says how to go on", step, err)
+			}
 			anewKilled(t, b, 2) // another death
 			for {
 				result, err := b.log.Anew(testContext(t), b.request())
@@ -364,7 +371,7 @@ func TestAnewWinsAgainstAFirstCut(t *testing.T) {
 		if _, err := js.UpdateStream(ctx, cfg); err != nil {
 			t.Fatal(err)
 		}
-		if foreign, err = other.PublishCut(ctx, schemas.Cut{}, set(event("a")), schemas.Set{}); err != nil {
+		if foreign, err = other.PublishFirstCut(ctx, set(event("a"))); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -52,7 +52,17 @@ const (
 func (l *Log) PublishCut(ctx context.Context, last schemas.Cut, definitions, retiring schemas.Set) (schemas.Cut, error) {
 	cut := schemas.Cut{Number: last.Number + 1, Previous: last.Position, Definitions: definitions, Retiring: retiring,
 		Past: l.cfg.Past, Future: l.cfg.Future}
-	if err := l.publishNumbered(ctx, &cut); err != nil {
+	// Between two steps of Anew events are still to come again that history has: a build up to a cut
+	// in between would show them once, and the speed states behind it once more. If Anew begins only
+	// after this look, its cut is the last one then, and ours is refused.
+	pending, err := l.AnewPending(ctx)
+	if err == nil && pending {
+		err = errBeginning
+	}
+	if err == nil {
+		err = l.publishNumbered(ctx, &cut)
+	}
+	if err != nil {
 		return schemas.Cut{}, fmt.Errorf("publish cut %d: %w", cut.Number, err)
 	}
 	return cut, nil

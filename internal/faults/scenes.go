@@ -22,10 +22,10 @@ type scene struct {
 // scenes are played in this order: the last ones take from the log what the ones before need.
 func scenes() []scene {
 	return []scene{
-		{"dead letters", []string{"history.rejected", "eventlog.deadletter-acknowledged"}, (*walk).deadLetters},
-		{"definitions change", []string{"history.widened", "store.table-forgotten"}, (*walk).definitions},
-		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
 		{"rollback and release", []string{"batch.rollback-published"}, (*walk).rollback},
+		{"dead letters", []string{"history.rejected", "eventlog.deadletter-acknowledged"}, (*walk).deadLetters},
+		{"definitions change", []string{"history.widened"}, (*walk).definitions},
+		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
 		{"import and publish", []string{"history.import-written", "eventlog.publisher-sent"}, (*walk).commands},
 		{"many cuts", []string{"history.checkpoint"}, (*walk).cuts},
 		{"a table cannot be reached", []string{"history.aside", "history.level"}, (*walk).aside},
@@ -37,6 +37,7 @@ func scenes() []scene {
 		{"a write outlives its worker", []string{"store.write-killed"}, (*walk).writeKilled},
 		{"a view's table is lost", []string{"store.sealed"}, (*walk).tableLost},
 		{"a view is left behind", []string{"speed.rescue-begun", "speed.rescued"}, (*walk).stranded},
+		{"the old definitions go", []string{"store.table-forgotten"}, (*walk).forgotten},
 		{"the log is deleted", []string{"eventlog.anew-aside", "eventlog.anew-emptied", "eventlog.anew-marked", "eventlog.anew-copied",
 			"eventlog.anew-cut", "eventlog.anew-open", "eventlog.anew-republished", "eventlog.anew-done"}, (*walk).logDeleted},
 	}
@@ -78,7 +79,12 @@ func (w *walk) definitions(ctx context.Context) error {
 	if err := os.WriteFile(w.l.path("definitions", "views.yaml"), []byte(changed), 0o644); err != nil {
 		return err
 	}
-	return w.met(ctx, true, "history.widened", "store.table-forgotten")
+	return w.met(ctx, true, "history.widened")
+}
+
+// forgotten lets batches run until no kept build needs what the definitions were before.
+func (w *walk) forgotten(ctx context.Context) error {
+	return w.met(ctx, true, "store.table-forgotten")
 }
 
 // replay lets the dead letters come again.
@@ -99,6 +105,21 @@ func (w *walk) rollback(ctx context.Context) error {
 	if err := w.l.reader.again(ctx); err != nil {
 		return err
 	}
+	if err := w.backAndForth(ctx); err != nil {
+		return err
+	}
+	if err := errors.Join(w.l.batch.complete(ctx), w.l.reader.again(ctx)); err != nil {
+		return err
+	}
+	w.l.ledger.forgive(false)
+	return nil
+}
+
+// backAndForth shows the build before the live one, and the newest again, and compares each time. The
+// timer's batches wait: they would take over from the commands.
+func (w *walk) backAndForth(ctx context.Context) error {
+	w.l.batch.gate.Lock()
+	defer w.l.batch.gate.Unlock()
 	for _, args := range [][]string{{"rollback"}, {"rollback", "--release"}} {
 		if out, err := w.run(ctx, args...); err != nil {
 			return fmt.Errorf("watershed %s: %w: %s", strings.Join(args, " "), err, out)
@@ -107,10 +128,6 @@ func (w *walk) rollback(ctx context.Context) error {
 			return errors.Join(errors.New("the views are not right"), err)
 		}
 	}
-	if err := errors.Join(w.l.batch.complete(ctx), w.l.reader.again(ctx)); err != nil {
-		return err
-	}
-	w.l.ledger.forgive(false)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -237,10 +238,12 @@ type BuildInfo struct {
 	At     time.Time
 }
 
-// Builds lists the stored builds, newest first.
+// Builds lists the stored builds, newest first. That nothing says which is live is no error: none is.
 func (db *DB) Builds(ctx context.Context) ([]BuildInfo, error) {
 	live, err := db.Live(ctx)
-	if err != nil {
+	var none *NoLiveError
+	unknown := errors.As(err, &none)
+	if err != nil && !unknown {
 		return nil, err
 	}
 	got, err := rows[struct {
@@ -256,7 +259,7 @@ func (db *DB) Builds(ctx context.Context) ([]BuildInfo, error) {
 	}
 	out := make([]BuildInfo, len(got))
 	for i, r := range got {
-		out[i] = BuildInfo{Number: r.Build, Cut: r.Cut, Plans: r.Plans, Slices: r.Slices, Live: r.Build == live.Build, At: time.UnixMicro(r.Micros).UTC()}
+		out[i] = BuildInfo{Number: r.Build, Cut: r.Cut, Plans: r.Plans, Slices: r.Slices, Live: !unknown && r.Build == live.Build, At: time.UnixMicro(r.Micros).UTC()}
 	}
 	return out, nil
 }

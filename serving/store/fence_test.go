@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -181,6 +182,13 @@ func TestFlipsAreAtomicForReaders(t *testing.T) {
 	}
 	if err := db.Flip(ctx, 1, schemas.Live{Flip: 61, Build: 9, Cut: 9}); err == nil {
 		t.Error("flipped to a build that is not there")
+	}
+	// A repair has to know what there is when the row that says what is live was lost.
+	check(t, conn.Exec(ctx, "TRUNCATE TABLE live"))
+	left, err := db.Builds(ctx)
+	check(t, err)
+	if len(left) != len(infos) || slices.ContainsFunc(left, func(b store.BuildInfo) bool { return b.Live }) {
+		t.Errorf("without a live build: builds are %+v; want the same, and none of them live", left)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // persist runs a command until it succeeds.
@@ -33,6 +34,17 @@ func (l *life) command(ctx context.Context, place string, args ...string) (strin
 	})()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// says waits until the worker has said something since an offset of its log.
+func (l *life) says(ctx context.Context, from int64, text string) error {
+	for !strings.Contains(l.speed.since(from), text) {
+		l.batch.hurry()
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("the worker does not say that %s: %w", text, err)
+		}
+	}
+	return nil
 }
 
 // sql runs a statement in ClickHouse as its administrator.

@@ -19,7 +19,7 @@ var errNotHealed = errors.New("not healed")
 // healing finds a command in a message, importNamed the file of an import that must be made again.
 var (
 	healing     = regexp.MustCompile("watershed (repair[a-z -]*)")
-	importNamed = regexp.MustCompile("watershed import [a-z]+ FILE, the file whose SHA-256 is ([0-9a-f]+)")
+	importNamed = regexp.MustCompile("SHA-256 (?:is )?([0-9a-f]{64})")
 )
 
 // named waits for a message that names a command that heals.
@@ -124,12 +124,13 @@ func (l *life) verified(ctx context.Context, heal string) error {
 // between: its build would rightly lack the import.
 func (l *life) giveUpAndImport(ctx context.Context, heal string) error {
 	out, err := l.healer(ctx, strings.Fields(heal)...)
-	if err == nil || !strings.Contains(out, "--accept-loss") && !strings.Contains(out, "accept") {
+	if err == nil || !strings.Contains(out, "accept") {
 		return fmt.Errorf("%w: `watershed %s` does not say how to give up a damaged import (%v): %s", errNotHealed, heal, err, lastLines(out, 3))
 	}
 	l.batch.gate.Lock()
 	defer l.batch.gate.Unlock()
-	out, _ = l.healer(ctx, "repair", "--accept-loss") // exit code 3: something was lost
+	given, _ := l.healer(ctx, "repair", "--accept-loss") // exit code 3: something was lost
+	out += given
 	named := importNamed.FindStringSubmatch(out)
 	if named == nil {
 		return fmt.Errorf("%w: `watershed repair --accept-loss` does not name the import to be made again: %s", errNotHealed, lastLines(out, 3))

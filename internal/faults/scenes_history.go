@@ -25,6 +25,9 @@ func (w *walk) aside(ctx context.Context) error {
 		return err
 	}
 	err := w.met(ctx, true, "history.aside")
+	if err == nil { // the next worker does it, too, and lives
+		err = w.l.says(ctx, w.l.speed.said(), "a type is set aside")
+	}
 	if back := swap(); back != nil {
 		return back
 	}
@@ -60,8 +63,14 @@ func (w *walk) vacuum(ctx context.Context) error {
 	return w.l.verified(ctx, "vacuum")
 }
 
-// fileMissing removes a file whose events are in the log.
-func (w *walk) fileMissing(ctx context.Context) error { return w.breakHistory(ctx, false, os.Remove) }
+// fileMissing removes a file whose events are in the log, and another one if a repair died with all done.
+func (w *walk) fileMissing(ctx context.Context) error {
+	err := w.breakHistory(ctx, false, os.Remove)
+	if err == nil && len(w.remain("history.repair-restored")) > 0 {
+		err = w.breakHistory(ctx, false, os.Remove)
+	}
+	return err
+}
 
 // importDamaged damages a file of an import, which is given up and made again.
 func (w *walk) importDamaged(ctx context.Context) error {

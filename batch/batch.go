@@ -239,6 +239,14 @@ func (r *run) lease(ctx context.Context) error {
 	// What is read from here on is decided by, and so must be what a newer run finds. The last
 	// cut comes first: if a newer run began before it was read, that shows in the terms, and if
 	// it begins after, its cut comes before ours, which is refused then.
+	if err := r.readCut(ctx); err != nil {
+		return err
+	}
+	return r.readLive(ctx)
+}
+
+// readCut reads the log's last cut, and then that our term is still the newest.
+func (r *run) readCut(ctx context.Context) error {
 	last, ok, err := r.log.LastCut(ctx)
 	if err != nil {
 		return fmt.Errorf("read the last cut: %w", err)
@@ -253,7 +261,7 @@ func (r *run) lease(ctx context.Context) error {
 	if newest != r.term {
 		return &fencedError{newest}
 	}
-	return r.readLive(ctx)
+	return nil
 }
 
 // readLive reads the live build, and looks at what ClickHouse has of it. Views that would answer
@@ -287,6 +295,21 @@ func (r *run) readLive(ctx context.Context) (err error) {
 // publish publishes cut n with the definitions to build by. Definitions that it leaves out,
 // but that the live build still shows, retire: the speed layer folds them until the flip.
 func (r *run) publish(ctx context.Context) error {
+	for {
+		err := r.publishAfter(ctx)
+		var taken interface{ CutTaken() bool }
+		if !errors.As(err, &taken) || !taken.CutTaken() {
+			return err
+		}
+		// Of a newer run, which shows in the terms, or of who trims a log that fills up.
+		if err := r.readCut(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// publishAfter publishes the cut after the one that was read last.
+func (r *run) publishAfter(ctx context.Context) error {
 	var last schemas.Cut
 	if r.last != nil {
 		last = *r.last

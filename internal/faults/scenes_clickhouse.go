@@ -19,7 +19,7 @@ func (l *life) refuse(ctx context.Context, view string) (end func() error, err e
 	if err != nil {
 		return nil, err
 	}
-	_, err = l.sql(ctx, fmt.Sprintf("ALTER TABLE `%s` ADD CONSTRAINT refused CHECK 0", table))
+	_, err = l.sql(ctx, fmt.Sprintf("ALTER TABLE `%s` ADD CONSTRAINT refused CHECK throwIf(toInt64(_epoch) >= 0, 'refused') = 0", table))
 	return func() error {
 		_, err := l.sql(ctx, fmt.Sprintf("ALTER TABLE `%s` DROP CONSTRAINT refused", table))
 		return err

@@ -65,11 +65,7 @@ func (w *walk) vacuum(ctx context.Context) error {
 
 // fileMissing removes a file whose events are in the log, and another one if a repair died with all done.
 func (w *walk) fileMissing(ctx context.Context) error {
-	err := w.breakHistory(ctx, false, os.Remove)
-	if err == nil && len(w.remain("history.repair-restored")) > 0 {
-		err = w.breakHistory(ctx, false, os.Remove)
-	}
-	return err
+	return w.again("history.repair-restored", func() error { return w.breakHistory(ctx, false, os.Remove) })
 }
 
 // importDamaged damages a file of an import, which is given up and made again.
@@ -86,6 +82,19 @@ func (w *walk) breakHistory(ctx context.Context, imported bool, how func(path st
 // commitDamaged makes the last commit of a table unreadable. It is set aside, and the archiver makes it
 // again from the log.
 func (w *walk) commitDamaged(ctx context.Context) error {
+	return w.again("history.repair-aside", func() error { return w.breakCommit(ctx) })
+}
+
+// again does something, and once more if a place is left because a command died with all done.
+func (w *walk) again(place string, do func() error) error {
+	err := do()
+	if err == nil && len(w.remain(place)) > 0 {
+		err = do()
+	}
+	return err
+}
+
+func (w *walk) breakCommit(ctx context.Context) error {
 	w.l.healer = w.run
 	defer func() { w.l.healer = w.l.once }()
 	if err := w.l.batch.complete(ctx); err != nil { // the newest commit of the log's is the newest of all

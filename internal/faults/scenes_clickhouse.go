@@ -33,6 +33,9 @@ func (w *walk) refused(ctx context.Context) error {
 		return err
 	}
 	err = w.met(ctx, false, "speed.detached")
+	if err == nil { // the next worker meets it, too, and lives
+		err = w.l.says(ctx, w.l.speed.said(), "it goes on apart")
+	}
 	if err := errors.Join(err, end()); err != nil {
 		return err
 	}

@@ -106,7 +106,10 @@ func (w *walk) stranded(ctx context.Context) error {
 }
 
 func (w *walk) leaveBehind(ctx context.Context) error {
-	if err := errors.Join(w.l.batch.complete(ctx), w.l.batch.complete(ctx)); err != nil {
+	if err := w.l.says(ctx, w.l.speed.said(), "it goes on apart"); err != nil {
+		return err
+	}
+	if err := w.l.batch.complete(ctx); err != nil { // the build covers the view
 		return err
 	}
 	resume, err := w.l.still()

@@ -145,7 +145,7 @@ func (w *walk) idle(ctx context.Context) error {
 	for {
 		w.l.batch.hurry()
 		w.mu.Lock()
-		over := w.walked >= 5 && time.Since(w.since) > survived
+		over := w.walked >= 3 && time.Since(w.since) > survived
 		w.mu.Unlock()
 		if over {
 			return nil

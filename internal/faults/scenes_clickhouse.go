@@ -28,6 +28,10 @@ func (l *life) refuse(ctx context.Context, view string) (end func() error, err e
 
 // refused lets one view be refused for a while: the others go on, and it joins them again.
 func (w *walk) refused(ctx context.Context) error {
+	return w.again("speed.joined", func() error { return w.refuseAWhile(ctx) })
+}
+
+func (w *walk) refuseAWhile(ctx context.Context) error {
 	end, err := w.l.refuse(ctx, "pages")
 	if err != nil {
 		return err
@@ -102,7 +106,11 @@ func (w *walk) stranded(ctx context.Context) error {
 	if err := errors.Join(err, end()); err != nil {
 		return err
 	}
-	return w.met(ctx, false, "speed.rescue-begun", "speed.rescued")
+	if err := w.met(ctx, false, "speed.rescue-begun", "speed.rescued"); err != nil {
+		return err
+	}
+	_, err = w.l.check(ctx, true) // what that counted twice is healed
+	return err
 }
 
 func (w *walk) leaveBehind(ctx context.Context) error {
@@ -127,6 +135,8 @@ func (w *walk) leaveBehind(ctx context.Context) error {
 		return err
 	}
 	w.l.whole = false
+	// No worker would trim within its horizon of duplicates, as is done here: until the next build none is known.
+	w.l.ledger.waive()
 	if n, err := log.Trim(ctx, cut.Position); err != nil || n == 0 {
 		return fmt.Errorf("the log forgot %d messages up to position %d: %w", n, cut.Position.Seq, err)
 	}

@@ -14,6 +14,10 @@ import (
 
 // aside takes a table's log away for a while, as a disk that does not answer would.
 func (w *walk) aside(ctx context.Context) error {
+	return w.again("history.level", func() error { return w.takeAway(ctx) })
+}
+
+func (w *walk) takeAway(ctx context.Context) error {
 	table, away := w.l.path("history", "visit", "_delta_log"), w.l.path("history", "away")
 	if err := os.WriteFile(away, nil, 0o644); err != nil {
 		return err
@@ -85,7 +89,7 @@ func (w *walk) commitDamaged(ctx context.Context) error {
 	return w.again("history.repair-aside", func() error { return w.breakCommit(ctx) })
 }
 
-// again does something, and once more if a place is left because a command died with all done.
+// again does something, and once more if a place is left because a process died with all done.
 func (w *walk) again(place string, do func() error) error {
 	err := do()
 	if err == nil && len(w.remain(place)) > 0 {

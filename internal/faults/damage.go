@@ -87,7 +87,9 @@ func (l *life) breakHistory(ctx context.Context, imported bool, how func(path st
 	}
 	switch {
 	case imported:
-		err = l.giveUpAndImport(ctx, heal)
+		if err = l.giveUpAndImport(ctx, heal); err == nil {
+			err = l.batch.complete(ctx) // the live build rested on the files that were given up
+		}
 	case l.whole:
 		err = l.heal(ctx, heal)
 	default:

@@ -177,11 +177,16 @@ func Run(ctx context.Context, log Log, store Store, cfg Config) (*Report, error)
 	}
 	err := r.steps(ctx)
 	r.report.Seconds.Total = time.Since(r.report.Started).Seconds()
+	return &r.report, r.overtaken(err)
+}
+
+// overtaken says it in an error if a newer term is why.
+func (r *run) overtaken(err error) error {
 	var f interface{ Fenced() bool }
 	if errors.As(err, &f) && f.Fenced() {
-		err = fmt.Errorf("another batch run took over from this one (term %d): let it finish: %w", r.term, err)
+		return fmt.Errorf("another batch run took over from this one (term %d): let it finish: %w", r.term, err)
 	}
-	return &r.report, err
+	return err
 }
 
 func (r *run) steps(ctx context.Context) error {

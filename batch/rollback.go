@@ -16,6 +16,11 @@ import (
 // the live one covers, and what the speed layer has must reach back to it.
 func Rollback(ctx context.Context, log Log, store Store, choose func(context.Context, schemas.Live) (uint64, error), pinned bool) (schemas.Live, error) {
 	r := &run{cfg: Config{Logger: slog.Default()}, log: log, store: store}
+	live, err := r.rollback(ctx, choose, pinned)
+	return live, r.overtaken(err)
+}
+
+func (r *run) rollback(ctx context.Context, choose func(context.Context, schemas.Live) (uint64, error), pinned bool) (schemas.Live, error) {
 	if err := r.lease(ctx); err != nil {
 		return schemas.Live{}, err
 	}
@@ -23,7 +28,7 @@ func Rollback(ctx context.Context, log Log, store Store, choose func(context.Con
 	if err != nil {
 		return schemas.Live{}, err
 	}
-	to, err := store.Build(ctx, number)
+	to, err := r.store.Build(ctx, number)
 	if err != nil {
 		return schemas.Live{}, err
 	}
@@ -55,7 +60,7 @@ func Rollback(ctx context.Context, log Log, store Store, choose func(context.Con
 		return schemas.Live{}, fmt.Errorf("publish views: %w", err)
 	}
 	crash.At("batch.rollback-published")
-	return flip(ctx, log, store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
+	return flip(ctx, r.log, r.store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
 }
 
 // speedReachesBack refuses a build if the speed states of a plan begin behind the cut up to which the

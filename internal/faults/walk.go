@@ -159,7 +159,11 @@ func (w *walk) idle(ctx context.Context) error {
 // met waits until something has died at all of the places; if they are not met in time, the end of the
 // walk says so. With hurry batches run without pause.
 func (w *walk) met(ctx context.Context, hurry bool, places ...string) error {
-	for end := time.Now().Add(25 * time.Second); time.Now().Before(end) && len(w.remain(places...)) > 0; {
+	return w.within(ctx, 25*time.Second, hurry, places...)
+}
+
+func (w *walk) within(ctx context.Context, patience time.Duration, hurry bool, places ...string) error {
+	for end := time.Now().Add(patience); time.Now().Before(end) && len(w.remain(places...)) > 0; {
 		if hurry {
 			w.l.batch.hurry()
 		}

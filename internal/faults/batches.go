@@ -94,7 +94,7 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 	if started == nil && b.arm != nil { // the gate is held
 		place = b.arm()
 	}
-	cmd := command(b.bin, []string{"batch", "--json", "--wait", "8s"}, b.env, place)
+	cmd := command(b.bin, []string{"batch", "--json", "--wait", "5s"}, b.env, place)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if ctx.Err() != nil {

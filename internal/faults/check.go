@@ -72,7 +72,7 @@ func (l *life) shows(a *answer, want map[string]int64) bool {
 func (l *life) check(ctx context.Context, exact bool) (bool, error) {
 	resume := l.quiet()
 	defer resume()
-	ok, err := l.compare(ctx, "batch and speed together", 0)
+	ok, err := l.compare(ctx, "batch and speed together", nil)
 	if err != nil || !ok || !exact {
 		return ok, err
 	}
@@ -82,16 +82,19 @@ func (l *life) check(ctx context.Context, exact bool) (bool, error) {
 		return false, err
 	}
 	l.ledger.healed()
-	least := l.ledger.marks("sale")
-	return l.compare(ctx, "behind a batch", least)
+	imports := make(map[string]int64)
+	for eventType := range l.importGen {
+		imports[eventType] = l.ledger.marks(eventType)
+	}
+	return l.compare(ctx, "behind a batch", imports)
 }
 
 // compare asks until nothing is lost; what is there twice is wrong at once.
-func (l *life) compare(outer context.Context, what string, imports int64) (bool, error) {
+func (l *life) compare(outer context.Context, what string, imports map[string]int64) (bool, error) {
 	ctx, cancel := context.WithTimeout(outer, giveUp)
 	defer cancel()
 	sql := groupsSQL(l.views)
-	missing := int64(1) // if there is no answer at all
+	missing, reason := int64(1), errors.New("there was no answer") // if there is none at all
 	for {
 		a, err := ask(ctx, l.endpoint, sql)
 		if err == nil {
@@ -99,9 +102,9 @@ func (l *life) compare(outer context.Context, what string, imports int64) (bool,
 			least, most := l.ledger.recount(l.views, marks)
 			d := compare(a.tables, least, most, l.ledger.isWaived())
 			for t, n := range marks {
-				if n < imports {
-					d.lost += imports - n
-					d.words = append(d.words, fmt.Sprintf("build %d shows %d of %d imports of %s", a.build, n, imports, t))
+				if n < imports[t] {
+					d.lost += imports[t] - n
+					d.words = append(d.words, fmt.Sprintf("build %d shows %d of %d imports of %s", a.build, n, imports[t], t))
 				}
 			}
 			if d.double == 0 && d.lost == 0 {
@@ -111,13 +114,15 @@ func (l *life) compare(outer context.Context, what string, imports int64) (bool,
 				l.tally.add(double, d.double, fmt.Sprintf("%s, build %d, position %d: %q", what, a.build, a.position, d.words))
 				return false, nil
 			}
-			missing, err = d.lost, fmt.Errorf("build %d, position %d: %q", a.build, a.position, d.words)
+			missing, reason = d.lost, fmt.Errorf("build %d, position %d: %q", a.build, a.position, d.words)
+		} else if ctx.Err() == nil {
+			reason = err
 		}
 		if pause(ctx, 20*time.Millisecond) != nil {
 			if err := l.ended(outer); err != nil {
 				return false, err
 			}
-			l.tally.add(lost, missing, fmt.Sprintf("%s, after %s: %v", what, giveUp, err))
+			l.tally.add(lost, missing, fmt.Sprintf("%s, after %s: %v", what, giveUp, reason))
 			return false, nil
 		}
 	}

@@ -24,7 +24,7 @@ func scenes() []scene {
 	return []scene{
 		{"rollback and release", []string{"batch.rollback-published"}, (*walk).rollback},
 		{"dead letters", []string{"history.rejected", "eventlog.deadletter-acknowledged"}, (*walk).deadLetters},
-		{"definitions change", []string{"history.widened"}, (*walk).definitions},
+		{"definitions change", []string{"history.widened", "history.begun"}, (*walk).definitions},
 		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
 		{"import and publish", []string{"history.import-written", "eventlog.publisher-sent"}, (*walk).commands},
 		{"many cuts", []string{"history.checkpoint"}, (*walk).cuts},
@@ -72,14 +72,26 @@ func (w *walk) openLog(ctx context.Context) (*eventlog.Log, error) {
 	return eventlog.Open(ctx, eventlog.Config{URL: "nats://" + w.l.proxies["publisher-nats"].Addr(), MaxBytes: logBytes})
 }
 
-// definitions widens a type and says one view in other words.
+// moreDefinitions is a type, with a view, that comes later than the others.
+const moreDefinitions = `---
+event: extra
+id: id
+time: time
+fields: {id: string, time: timestamp}
+---
+view: extras
+from: extra
+measures: {n: count()}
+`
+
+// definitions widens a type, says one view in other words, and adds a type and a view.
 func (w *walk) definitions(ctx context.Context) error {
 	changed := strings.NewReplacer("kind: string}\n---\nevent: visit", "kind: string, note: {type: string, optional: true}}\n---\nevent: visit",
-		"value > 500", "value >= 501").Replace(definitionFiles)
+		"value > 500", "value >= 501").Replace(definitionFiles) + moreDefinitions
 	if err := os.WriteFile(w.l.path("definitions", "views.yaml"), []byte(changed), 0o644); err != nil {
 		return err
 	}
-	return w.met(ctx, true, "history.widened")
+	return w.met(ctx, true, "history.widened", "history.begun")
 }
 
 // forgotten lets batches run until no kept build needs what the definitions were before.

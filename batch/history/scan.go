@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -24,11 +25,14 @@ import (
 // A string column comes as a dictionary with int32 indexes where it is stored so, and then its
 // dictionary is one object for all records of a row group, and where it is not stored at all; else as
 // plain strings. The records' memory is immutable and never used again: they may be kept, and read by
-// several goroutines. An error of fn ends the scan and is returned. A file that is damaged, or not what
+// several goroutines. An error of fn ends the scan and is returned. A file that is gone, damaged, or not what
 // history writes, is a *CorruptError.
 func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arrow.Record) error) error {
 	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
 	file, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &CorruptError{Path: name, Err: err}
+	}
 	if err != nil {
 		return fmt.Errorf("scan: %w", err)
 	}

@@ -68,6 +68,7 @@ type verified struct {
 	Log     *verifiedLog        `json:"log,omitempty"`
 	Slices  *batch.VerifyReport `json:"slices,omitempty"`
 	Not     map[string]string   `json:"not_checked,omitempty"` // why, by part
+	gone    int                 // files that the live build rests on and that history has given up
 }
 
 type verifiedHistory struct {
@@ -106,6 +107,7 @@ func problemsOf(in []history.Problem) []problem {
 }
 
 func (r *verified) differences() (n int) {
+	n = r.gone
 	if r.History != nil {
 		n += len(r.History.Problems)
 	}
@@ -145,7 +147,12 @@ func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
 		}
 		err := part.run(ctx, r)
 		var missing usageError // an engine that is not configured, and no `up` that runs
-		if errors.As(err, &missing) && !part.wanted {
+		var corrupt *history.CorruptError
+		if r.differences() == 0 && errors.As(err, &corrupt) {
+			// Of the newest version all files are whole, or have not been looked at.
+			r.gone++
+			r.Not[name] = fmt.Sprintf("%v; the live build rests on that file. If a repair has given it up, `watershed batch` makes a build without it; if not, `watershed repair` says what can be done", err)
+		} else if errors.As(err, &missing) && !part.wanted {
 			r.Not[name] = err.Error()
 		} else if err != nil && r.differences() > 0 {
 			r.Not[name] = err.Error() // what was found already stands in its way: say that, and how it is healed

@@ -50,7 +50,7 @@ demo: setup build ## three million flights through both layers; stays up afterwa
 	$(BIN) demo $(ARGS)
 
 test: go cc setup ## every test, on real engines, with the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	CGO_ENABLED=1 $(GO) test -race -p 3 -timeout 12m ./...
 	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
 
 lint: go ## gofmt, go vet, and the import table

@@ -165,7 +165,7 @@ func (l *life) makeRoles() error {
 			"WATERSHED_READER_USER="+reader, "WATERSHED_READER_PASSWORD="+readerPassword,
 			"WATERSHED_DIR="+l.path("data"), "WATERSHED_HISTORY="+l.path("history"),
 			"WATERSHED_DEFINITIONS="+l.path("definitions"), "WATERSHED_LISTEN="+listen,
-			"WATERSHED_HORIZON="+l.horizon.String(), fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
+			"WATERSHED_HORIZON="+l.horizon.String(), "WATERSHED_FLUSH_EVERY=200ms", fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
 		)
 	}
 	if l.speed, err = newService("speed", l.dir, l.bin, []string{"speed"}, l.env["speed"]); err != nil {

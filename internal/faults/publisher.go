@@ -12,7 +12,7 @@ import (
 )
 
 // publishEvery is the pause between two messages of a publisher.
-const publishEvery = 60 * time.Millisecond
+const publishEvery = 120 * time.Millisecond
 
 // A publisher publishes events of one type at a steady rate: new ones, late ones, some again that
 // were published or imported before. It sends a message until it is acknowledged, under one id.

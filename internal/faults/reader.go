@@ -9,7 +9,7 @@ import (
 )
 
 // readEvery is the pause between two answers.
-const readEvery = 80 * time.Millisecond
+const readEvery = 200 * time.Millisecond
 
 // A reader asks for the totals of all views all through, and holds each answer against what can be
 // known at that moment, whatever is broken:

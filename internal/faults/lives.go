@@ -23,10 +23,10 @@ func (p *plan) lives(ctx context.Context, dir, bin string, t *tally) error {
 	}
 	w := &walk{}
 	if p.places {
-		w = newWalk()
+		w = newWalk(p.brief)
 		defer w.end(t)
 	}
-	for number, done := 1, 0; done < p.n || number == 2 && len(w.remain(trims()...)) > 0; number++ {
+	for number, done := 1, 0; done < p.n || number == 2 && !w.brief && len(w.remain(trims()...)) > 0; number++ {
 		home := filepath.Join(dir, fmt.Sprintf("life-%d", number))
 		horizon := wholeHorizon
 		if number%2 == 0 {
@@ -83,7 +83,7 @@ func (l *life) live(ctx context.Context, hand *deck, n int, w *walk) (done int, 
 			return 0, err
 		}
 	}
-	trimming := l.horizon == trimmedHorizon && len(w.remain(trims()...)) > 0
+	trimming := l.horizon == trimmedHorizon && !w.brief && len(w.remain(trims()...)) > 0
 	if trimming {
 		w.enter(l, true, false)
 	}

@@ -40,6 +40,7 @@ type plan struct {
 	seed   uint64
 	short  bool
 	places bool
+	brief  bool   // only the places of everyday life
 	only   string // faults whose name begins so
 	dir    string
 	bin    string // built already
@@ -54,6 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.Uint64Var(&p.seed, "seed", 0, "seed; 0: a new one")
 	f.BoolVar(&p.short, "short", false, "pauses of a second instead of up to a minute, and fewer comparisons")
 	f.BoolVar(&p.places, "places", true, "die at every crash place too")
+	f.BoolVar(&p.brief, "brief", false, "of the crash places only those that everyday life comes by")
 	f.StringVar(&p.only, "only", "", "only faults whose name begins so")
 	f.StringVar(&p.bin, "bin", "", "a watershed built with -tags crash (default: it is built from this source tree)")
 	f.StringVar(&p.dir, "dir", "", "where to keep everything (default: a temporary directory, removed if all is well)")
@@ -82,6 +84,9 @@ func (p *plan) repeat() string {
 	}
 	if !p.places {
 		s += " -places=false"
+	}
+	if p.brief {
+		s += " -brief"
 	}
 	if p.only != "" {
 		s += fmt.Sprintf(" -only %q", p.only)

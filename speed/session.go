@@ -42,9 +42,15 @@ func (s *session) takeOver(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the newest term: %w", err)
 	}
+	// A session that lost its connection may have been killed by another worker's takeover. That one
+	// stays: two that begin anew after each other's would never end.
+	if s.w.term > 0 && floor > s.w.term {
+		return &FencedError{Term: s.w.term}
+	}
 	if s.term, err = s.w.log.Next(ctx, "term."+Role, floor); err != nil {
 		return fmt.Errorf("take a term: %w", err)
 	}
+	s.w.term = s.term
 	crash.At("speed.term-taken")
 	if err := s.w.sink.TakeOver(ctx, Role, s.term); err != nil {
 		return s.failure(err)

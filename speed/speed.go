@@ -150,6 +150,7 @@ type Worker struct {
 	log   Log
 	sink  Sink
 	stats counters
+	term  uint64 // taken last; 0: none yet
 }
 
 // New returns a worker that folds log into sink.

@@ -50,9 +50,9 @@ demo: setup build ## three million flights through both layers; stays up afterwa
 	$(BIN) demo $(ARGS)
 
 # The pointer checks that come with the race detector end the process where parquet-go, on a damaged
-# file, would only panic, which history turns into an error.
+# file, would only panic, which history turns into an error. The packages that take longest go first.
 test: go cc setup ## every test, on real engines, with the race detector
-	CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 12m ./...
+	CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 12m ./speed ./cmd/... ./...
 	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
 
 lint: go ## gofmt, go vet, and the import table

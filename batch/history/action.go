@@ -95,11 +95,12 @@ type remove struct {
 
 // The tags of an add.
 const (
-	tagSHA256  = "sha256"
-	tagContent = "content"
-	tagUnique  = "unique"
-	tagImport  = "import"
-	tagSource  = "source" // of an imported file: the txn of its import
+	tagSHA256   = "sha256"
+	tagContent  = "content"
+	tagUnique   = "unique"
+	tagDistinct = "distinct" // see File.Distinct
+	tagImport   = "import"
+	tagSource   = "source" // of an imported file: the txn of its import
 )
 
 const versionDigits = 20
@@ -195,7 +196,7 @@ func (a *add) file() (File, error) {
 	f := File{
 		Path: p, Date: date, Size: a.Size, Rows: *s.NumRecords,
 		SHA256: a.Tags[tagSHA256], Content: a.Tags[tagContent],
-		Unique: a.Tags[tagUnique] == "true", Import: a.Tags[tagImport] == "true", source: a.Tags[tagSource],
+		Unique: a.Tags[tagUnique] == "true", Distinct: a.Tags[tagDistinct], Import: a.Tags[tagImport] == "true", source: a.Tags[tagSource],
 		MaxSeq: math.MaxInt64,
 	}
 	f.MinSeq = parseSeq(s.Min[schemas.SeqColumn], 0)

@@ -174,6 +174,11 @@ type File struct {
 	Content string // names the set of events in the file; compaction carries it forward
 	Unique  bool   // no identity occurs twice within the file
 	Import  bool   // its rows came by an import, not through the log
+
+	// Distinct is an id, or empty: all files of a date in one version that bear the same id hold no
+	// identity twice, neither within one nor in two of them.
+	Distinct string
+
 	MinSeq  uint64 // smallest and largest _seq; 0 for imports
 	MaxSeq  uint64
 

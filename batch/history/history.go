@@ -179,8 +179,8 @@ type File struct {
 	// identity twice, neither within one nor in two of them.
 	Distinct string
 
-	MinSeq  uint64 // smallest and largest _seq; 0 for imports
-	MaxSeq  uint64
+	MinSeq uint64 // smallest and largest _seq; 0 for imports
+	MaxSeq uint64
 
 	source  string                // of an imported file: the txn of its import
 	columns unique.Handle[string] // the file's, sorted, each followed by a comma; zero: not known

@@ -309,9 +309,12 @@ func truncateFile(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b[:len(b)/2], 0o600))
 }
 
-// flipByte changes one byte in the middle of the one file that matches: flip PATTERN.
+// flipByte changes one bit of the first file that matches, in its middle or inside the last page of a
+// column: flip PATTERN [COLUMN].
 func flipByte(ts *testscript.TestScript, neg bool, args []string) {
-	wantArgs(ts, neg, args, 1)
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: flip PATTERN [COLUMN]")
+	}
 	files, err := filepath.Glob(ts.MkAbs(args[0]))
 	ts.Check(err)
 	if len(files) == 0 {
@@ -319,8 +322,29 @@ func flipByte(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	b, err := os.ReadFile(files[0])
 	ts.Check(err)
-	b[len(b)/2] ^= 1
+	at := int64(len(b) / 2)
+	if len(args) == 2 {
+		at = lastOfColumn(ts, b, args[1])
+	}
+	b[at] ^= 1
 	ts.Check(os.WriteFile(files[0], b, 0o600))
+}
+
+// lastOfColumn is where the last byte of a column's last page lies in a Parquet file of one row group.
+func lastOfColumn(ts *testscript.TestScript, file []byte, column string) int64 {
+	f, err := parquet.OpenFile(bytes.NewReader(file), int64(len(file)))
+	ts.Check(err)
+	for _, c := range f.Metadata().RowGroups[0].Columns {
+		if m := c.MetaData; m.PathInSchema[0] == column {
+			begin := m.DataPageOffset
+			if d := m.DictionaryPageOffset; d > 0 {
+				begin = min(begin, d)
+			}
+			return begin + m.TotalCompressedSize - 1
+		}
+	}
+	ts.Fatalf("no column %s", column)
+	return 0
 }
 
 func wantArgs(ts *testscript.TestScript, neg bool, args []string, n int) {

@@ -97,7 +97,7 @@ func runImport(ctx context.Context, t *Table, cfg ImportConfig) (ImportReport, e
 	if err != nil {
 		return report, err
 	}
-	if snapshot.Txns[app] > 0 { // 0: a repair took its rows away
+	if snapshot.Txns[app] > 0 { // 0 or less: a repair took its rows away
 		report.Already, report.Version = true, snapshot.Version
 		return report, nil
 	}
@@ -129,7 +129,7 @@ func runImport(ctx context.Context, t *Table, cfg ImportConfig) (ImportReport, e
 
 // importApp names an import in the table's txns.
 func importApp(sum string, cfg ImportConfig) string {
-	app := "import/" + sum
+	app := importPrefix + sum
 	if !cfg.From.IsZero() || !cfg.To.IsZero() {
 		app += fmt.Sprintf("/%s..%s", rangeText(cfg.From), rangeText(cfg.To))
 	}

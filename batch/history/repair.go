@@ -27,6 +27,7 @@ type Remedy struct {
 	Done    bool
 	Action  string          // what was done, or what is to be done by whom
 	Import  string          // SHA-256 of the source whose import is to be made again; empty: none
+	Range   string          // of that import, as from..to; empty: all of the source
 	Lost    map[int32]int64 // events that are not in history any more, by date
 }
 
@@ -98,7 +99,7 @@ func (r *repair) run(ctx context.Context) error {
 		if x.done {
 			continue
 		}
-		if err := r.lose(ctx, x.remedy, x.missing, []File{x.file}, nil); err != nil {
+		if err := r.lose(ctx, x.remedy, x.missing, []File{x.file}, ""); err != nil {
 			return err
 		}
 	}
@@ -107,8 +108,8 @@ func (r *repair) run(ctx context.Context) error {
 
 func (r *repair) dir(typ string) string { return filepath.Join(r.root, typ) }
 
-// lose removes files for good, if that is wanted.
-func (r *repair) lose(ctx context.Context, m *Remedy, why string, files []File, txns []txn) error {
+// lose removes files for good, if that is wanted: those of an import (source), or any.
+func (r *repair) lose(ctx context.Context, m *Remedy, why string, files []File, source string) error {
 	if !r.opts.AcceptLoss || r.opts.DryRun {
 		m.Action = why + ": take the file back from a backup, or give its events up by accepting their loss"
 		return nil
@@ -117,7 +118,7 @@ func (r *repair) lose(ctx context.Context, m *Remedy, why string, files []File, 
 	if err := t.load(ctx); err != nil {
 		return err
 	}
-	c := &change{operation: "REPAIR", txns: txns, expect: t.state.txns}
+	c := &change{operation: "REPAIR", expect: t.state.txns}
 	lost := map[int32]int64{}
 	for _, f := range files {
 		if _, live := t.state.files[f.Path]; live {
@@ -125,8 +126,9 @@ func (r *repair) lose(ctx context.Context, m *Remedy, why string, files []File, 
 			lost[f.Date] += f.Rows
 		}
 	}
+	c.txns = t.lossNotes(source, lost)
 	// If we stop before this commit, nothing has changed; after it, the files are not live, and verify does
-	// not find them any more.
+	// not find them any more; what was given up stands in the commit itself, and verify tells that for good.
 	if len(c.removes) > 0 {
 		if _, err := t.commit(ctx, c); err != nil {
 			return err
@@ -142,7 +144,7 @@ func (r *repair) lose(ctx context.Context, m *Remedy, why string, files []File, 
 // brings all of them.
 func (r *repair) imported(ctx context.Context, m *Remedy, removed map[string]bool) error {
 	app := m.Problem.file.source
-	m.Import, _, _ = strings.Cut(strings.TrimPrefix(app, "import/"), "/")
+	m.Import, m.Range, _ = strings.Cut(strings.TrimPrefix(app, importPrefix), "/")
 	why := fmt.Sprintf("the import of the source with SHA-256 %s must be made again", m.Import)
 	key := m.Problem.Type + " " + app
 	if removed[key] {
@@ -159,11 +161,7 @@ func (r *repair) imported(ctx context.Context, m *Remedy, removed map[string]boo
 			files = append(files, f)
 		}
 	}
-	var txns []txn
-	if app != "" {
-		txns = []txn{{AppID: app, Version: 0}}
-	}
-	if err := r.lose(ctx, m, why, files, txns); err != nil {
+	if err := r.lose(ctx, m, why, files, app); err != nil {
 		return err
 	}
 	if m.Done {

@@ -152,8 +152,27 @@ func TestLostFilesAreCounted(t *testing.T) {
 	if len(r.Left()) != 0 || r.Remedies[0].Lost[f.Date] != f.Rows {
 		t.Errorf("got %+v; want %d events lost on %s", r, f.Rows, formatDate(f.Date))
 	}
-	if got := verified(t, root).Problems; len(got) != 0 {
-		t.Errorf("problems: %v", got)
+	got := verified(t, root)
+	if len(got.Problems) != 0 {
+		t.Errorf("problems: %v", got.Problems)
+	}
+	want := []Loss{{Type: "a", Events: f.Rows, Date: formatDate(f.Date)}}
+	if !slices.Equal(got.GivenUp, want) {
+		t.Errorf("given up: %v; want %v", got.GivenUp, want)
+	}
+	// A second loss of the date is added to the first.
+	for _, g := range snapshot(t, table).Files {
+		if g.Date == f.Date {
+			flipBit(t, table.onDisk(g))
+			want[0].Events += g.Rows
+		}
+	}
+	if want[0].Events == f.Rows {
+		t.Fatalf("one file on %s; want several", want[0].Date)
+	}
+	repaired(t, root, verified(t, root).Problems, nil, RepairOptions{AcceptLoss: true})
+	if got := verified(t, root).GivenUp; !slices.Equal(got, want) {
+		t.Errorf("given up: %v; want %v", got, want)
 	}
 }
 
@@ -184,14 +203,19 @@ func TestImportsAreRepeatedAfterARepair(t *testing.T) {
 	if len(r.Left()) != 0 || lost != before.Rows() || len(snapshot(t, table).Files) != 0 {
 		t.Errorf("got %+v; want all files of the import removed", r)
 	}
+	// Whoever looks later, after the repair was killed or its output lost, finds what is to be made again.
+	want := []Loss{{Type: "a", Events: before.Rows(), Import: r.Remedies[0].Import}}
+	if got := verified(t, root).GivenUp; !slices.Equal(got, want) {
+		t.Errorf("given up: %v; want %v", got, want)
+	}
 	if again := mustImport(t, table, ImportConfig{Path: path}); again.Already || again.Rows != before.Rows() || again.Source != r.Remedies[0].Import {
 		t.Errorf("the import made again: %+v", again)
 	}
 	if again := mustImport(t, table, ImportConfig{Path: path}); !again.Already {
 		t.Errorf("the import made a third time: %+v; want nothing done", again)
 	}
-	if got := verified(t, root).Problems; len(got) != 0 {
-		t.Errorf("problems: %v", got)
+	if got := verified(t, root); len(got.Problems)+len(got.GivenUp) != 0 {
+		t.Errorf("problems: %v, given up: %v; want none", got.Problems, got.GivenUp)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,9 +86,10 @@ type repair struct {
 
 // A repaired says what was wrong, and what became of it.
 type repaired struct {
-	DryRun bool     `json:"dry_run,omitempty"`
-	Found  []remedy `json:"found"`
-	Next   []string `json:"next,omitempty"` // what remains to be done, in commands
+	DryRun  bool     `json:"dry_run,omitempty"`
+	Found   []remedy `json:"found"`
+	GivenUp []string `json:"given_up,omitempty"` // by repairs before this one, and not brought back since
+	Next    []string `json:"next,omitempty"`     // what remains to be done, in commands
 }
 
 // A remedy is a problem and what was done about it.
@@ -173,8 +175,17 @@ func (r *repair) resume(ctx context.Context) error {
 // history heals the files of history. Only a log that is the one that was archived may restore them.
 func (r *repair) history(ctx context.Context, same bool) error {
 	found, err := history.Verify(ctx, r.a.cfg.History)
-	if err != nil || len(found.Problems) == 0 {
+	if err != nil {
 		return err
+	}
+	for _, loss := range found.GivenUp {
+		r.report.GivenUp = append(r.report.GivenUp, loss.String())
+		if loss.Import != "" {
+			r.report.Next = append(r.report.Next, importAgain(loss.Type, loss.Import, loss.Range))
+		}
+	}
+	if len(found.Problems) == 0 {
+		return nil
 	}
 	var source history.OpenSource
 	if same {
@@ -193,10 +204,24 @@ func (r *repair) history(ctx context.Context, same bool) error {
 		r.report.Found = append(r.report.Found, m)
 		if h.Import != "" && h.Done && !imports[h.Import] {
 			imports[h.Import] = true
-			r.report.Next = append(r.report.Next, fmt.Sprintf("watershed import %s FILE, the file whose SHA-256 is %s", h.Problem.Type, h.Import))
+			r.report.Next = append(r.report.Next, importAgain(h.Problem.Type, h.Import, h.Range))
 		}
 	}
 	return err
+}
+
+// importAgain is what brings back the events of an import, or of a range of it as from..to.
+func importAgain(eventType, sum, within string) string {
+	command := "watershed import " + eventType + " FILE"
+	if from, to, ranged := strings.Cut(within, ".."); ranged {
+		if from != "" {
+			command += " --from " + from
+		}
+		if to != "" {
+			command += " --to " + to
+		}
+	}
+	return fmt.Sprintf("%s, the file whose SHA-256 is %s", command, sum)
 }
 
 // log begins the log anew, since stored positions do not fit it.
@@ -323,6 +348,9 @@ func (r *repair) print() {
 		for _, date := range sortedKeys(f.Lost) {
 			fmt.Fprintf(out, "  lost of %s: %d events\n", date, f.Lost[date])
 		}
+	}
+	for _, loss := range r.report.GivenUp {
+		fmt.Fprintln(out, "given up before:", loss)
 	}
 	for _, next := range r.report.Next {
 		fmt.Fprintln(out, "next:", next)

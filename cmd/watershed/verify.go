@@ -78,6 +78,7 @@ type verifiedHistory struct {
 	Bytes    int64     `json:"bytes"`
 	Strays   int       `json:"strays"` // files that no version names: they do no harm
 	Problems []problem `json:"problems"`
+	GivenUp  []string  `json:"given_up,omitempty"` // by repairs, and not brought back since
 }
 
 type verifiedLog struct {
@@ -137,6 +138,9 @@ func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
 			return nil, err
 		}
 		r.History = &verifiedHistory{Types: h.Types, Files: h.Files, Events: h.Rows, Bytes: h.Bytes, Strays: len(h.Strays), Problems: problemsOf(h.Problems)}
+		for _, loss := range h.GivenUp {
+			r.History.GivenUp = append(r.History.GivenUp, loss.String())
+		}
 	}
 	for name, part := range map[string]struct {
 		wanted bool
@@ -206,6 +210,9 @@ func (a *app) printVerified(r *verified) {
 	if h := r.History; h != nil {
 		fmt.Fprintf(a.stdout, "history: %d files of %d types, %d events, %d bytes: %d problems\n", h.Files, h.Types, h.Events, h.Bytes, len(h.Problems))
 		list(h.Problems)
+		for _, loss := range h.GivenUp {
+			fmt.Fprintln(a.stdout, "  given up by a repair:", loss)
+		}
 		if h.Strays > 0 {
 			fmt.Fprintf(a.stdout, "  and %d files that no version names, left by processes that died: vacuum removes them\n", h.Strays)
 		}

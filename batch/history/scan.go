@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -28,29 +29,17 @@ import (
 // several goroutines. An error of fn ends the scan and is returned. A file that is gone, damaged, or not what
 // history writes, is a *CorruptError.
 func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arrow.Record) error) error {
-	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
-	file, err := os.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &CorruptError{Path: name, Err: err}
-	}
+	return t.ScanGroups(ctx, f, columns, 0, math.MaxInt, fn)
+}
+
+// ScanGroups is Scan of the row groups from..to-1, as far as there are so many.
+func (t *Table) ScanGroups(ctx context.Context, f File, columns []string, from, to int, fn func(arrow.Record) error) error {
+	s, file, err := t.open(f, columns)
 	if err != nil {
-		return fmt.Errorf("scan: %w", err)
+		return err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("scan: %w", err)
-	}
-	if info.Size() != f.Size {
-		return &CorruptError{name, fmt.Errorf("%d bytes, not the %d committed", info.Size(), f.Size)}
-	}
-	s, err := openScan(file, t.event, f, columns)
-	if err != nil {
-		return corrupt(name, err)
-	}
-	if s.rows != f.Rows {
-		return &CorruptError{name, fmt.Errorf("%d rows, not the %d committed", s.rows, f.Rows)}
-	}
+	s.group, s.until = from, min(to, s.until)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -60,12 +49,61 @@ func (t *Table) Scan(ctx context.Context, f File, columns []string, fn func(arro
 			return nil
 		}
 		if err != nil {
-			return corrupt(name, err)
+			return corrupt(file.Name(), err)
 		}
 		if err := fn(rec); err != nil {
 			return err
 		}
 	}
+}
+
+// RowGroups is the number of rows in each of the file's row groups. Its errors are those of Scan.
+func (t *Table) RowGroups(f File) ([]int64, error) {
+	s, file, err := t.open(f, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	rows := make([]int64, s.until)
+	for i := range rows {
+		rows[i] = s.meta.RowGroups[i].NumRows
+	}
+	return rows, nil
+}
+
+// open opens a data file that is as it was committed.
+func (t *Table) open(f File, columns []string) (s *scan, file *os.File, err error) {
+	name := filepath.Join(t.dir, filepath.FromSlash(f.Path))
+	file, err = os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &CorruptError{Path: name, Err: err}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("scan: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+		}
+	}()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, fmt.Errorf("scan: %w", err)
+	}
+	if info.Size() != f.Size {
+		return nil, nil, &CorruptError{name, fmt.Errorf("%d bytes, not the %d committed", info.Size(), f.Size)}
+	}
+	if s, err = openScan(file, t.event, f, columns); err != nil {
+		return nil, nil, corrupt(name, err)
+	}
+	rows := int64(0)
+	for i := range s.meta.RowGroups {
+		rows += s.meta.RowGroups[i].NumRows
+	}
+	if rows != f.Rows {
+		return nil, nil, &CorruptError{name, fmt.Errorf("%d rows, not the %d committed", rows, f.Rows)}
+	}
+	return s, file, nil
 }
 
 // A columnError is a mistake of the caller, not of the file.
@@ -93,10 +131,10 @@ type scan struct {
 	file    io.ReaderAt
 	size    int64
 	meta    *format.FileMetaData
-	rows    int64
 	columns []*scanColumn
-	group   int // of the row group to open next
-	left    int64
+	group   int   // of the row group to open next
+	until   int   // which is not read any more
+	left    int64 // rows of the open row group
 }
 
 type scanColumn struct {
@@ -119,7 +157,7 @@ func openScan(r io.ReaderAt, ev *schemas.Event, f File, columns []string) (s *sc
 	if err != nil {
 		return nil, err
 	}
-	s = &scan{file: r, size: f.Size, meta: file.Metadata(), rows: file.NumRows()}
+	s = &scan{file: r, size: f.Size, meta: file.Metadata(), until: len(file.Metadata().RowGroups)}
 	types := ev.ArrowSchema()
 	for _, name := range columns {
 		at := types.FieldIndices(name)
@@ -182,7 +220,7 @@ func openParquet(r io.ReaderAt, size int64) (*parquet.File, error) {
 func (s *scan) next() (rec arrow.Record, err error) {
 	defer recoverCorrupt(&err)
 	for s.left == 0 {
-		if s.group == len(s.meta.RowGroups) {
+		if s.group >= s.until {
 			return nil, io.EOF
 		}
 		if err := s.openGroup(); err != nil {

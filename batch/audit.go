@@ -86,11 +86,14 @@ func (r *run) keepOld(w *work, res result, before schemas.Slice) {
 // audit compares, for each plan that the live build covers, what the views showed until now
 // with the new build. It changes nothing: drift is for the report, and for the gate.
 func (r *run) audit(ctx context.Context, w *work) error {
-	passed, err := r.speedPassed(ctx, w)
+	late, err := r.speedPassed(ctx, w)
 	if err != nil {
 		return err
 	}
-	r.speedPast = all(passed)
+	r.speedPast = true
+	for _, why := range late {
+		r.speedPast = r.speedPast && why == ""
+	}
 	for i, p := range r.plans {
 		r.cfg.Progress(Progress{Step: "audit", Done: int64(i), Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
 		spec := w.specs[p.Hash]
@@ -98,8 +101,8 @@ func (r *run) audit(ctx context.Context, w *work) error {
 		switch {
 		case spec == nil:
 			a.Skipped = r.unaudited(p, w.snaps[p.Event.Name])
-		case !passed[p.Hash]:
-			a.Skipped = fmt.Sprintf("the speed layer has not passed cut %d within %s", r.cut.Number, r.cfg.Wait)
+		case late[p.Hash] != "":
+			a.Skipped = late[p.Hash]
 		default:
 			if a, err = r.store.Audit(ctx, p, *spec); err != nil {
 				return fmt.Errorf("view %s: %w", p.Name(), err)
@@ -128,9 +131,9 @@ func (w *work) imported(plans []*view.Plan, snaps snapshots) {
 	}
 }
 
-// speedPassed waits until the speed layer has passed the cut: only then are its epochs before
-// it complete. It returns the plans that are past it when the time is up.
-func (r *run) speedPassed(ctx context.Context, w *work) (map[string]bool, error) {
+// speedPassed waits until the speed layer has passed the cut: only then are its epochs before it
+// complete. It returns, for each plan to be audited, why it cannot be; empty if it can.
+func (r *run) speedPassed(ctx context.Context, w *work) (map[string]string, error) {
 	var waiting []*view.Plan
 	for _, p := range r.plans {
 		if w.specs[p.Hash] != nil {
@@ -141,32 +144,21 @@ func (r *run) speedPassed(ctx context.Context, w *work) (map[string]bool, error)
 	defer deadline.Stop()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	for passed := make(map[string]bool); ; {
+	s := newStanding(r.cut.Number, waiting)
+	for late := false; ; {
 		marks, err := r.store.Positions(ctx, waiting)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range waiting {
-			passed[p.Hash] = marks[p.Hash].Epoch >= r.cut.Number
-		}
-		if all(passed) || len(marks) == 0 { // a speed layer that never ran is not waited for
-			return passed, nil
+		if why, waits := s.look(marks, time.Now()); late || !waits {
+			return why, nil
 		}
 		select {
 		case <-poll.C:
 		case <-deadline.C:
-			return passed, nil
+			late = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-}
-
-func all(m map[string]bool) bool {
-	for _, ok := range m {
-		if !ok {
-			return false
-		}
-	}
-	return true
 }

@@ -101,6 +101,10 @@ const (
 	tagDistinct = "distinct" // see File.Distinct
 	tagImport   = "import"
 	tagSource   = "source" // of an imported file: the txn of its import
+
+	// Of a file that a compaction wrote.
+	tagAsOf       = "asof"       // see File.AsOf
+	tagDuplicates = "duplicates" // see File.Duplicates
 )
 
 const versionDigits = 20
@@ -197,6 +201,7 @@ func (a *add) file() (File, error) {
 		Path: p, Date: date, Size: a.Size, Rows: *s.NumRecords,
 		SHA256: a.Tags[tagSHA256], Content: a.Tags[tagContent],
 		Unique: a.Tags[tagUnique] == "true", Distinct: a.Tags[tagDistinct], Import: a.Tags[tagImport] == "true", source: a.Tags[tagSource],
+		AsOf: int64(parseSeq(json.RawMessage(a.Tags[tagAsOf]), 0)), Duplicates: int64(parseSeq(json.RawMessage(a.Tags[tagDuplicates]), 0)),
 		MaxSeq: math.MaxInt64,
 	}
 	f.MinSeq = parseSeq(s.Min[schemas.SeqColumn], 0)

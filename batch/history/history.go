@@ -171,7 +171,7 @@ type File struct {
 	Size    int64  // bytes
 	Rows    int64
 	SHA256  string // of the file's bytes, hex
-	Content string // names the set of events in the file; compaction carries it forward
+	Content string // names the set of events in the file; see the function Content
 	Unique  bool   // no identity occurs twice within the file
 	Import  bool   // its rows came by an import, not through the log
 
@@ -179,11 +179,27 @@ type File struct {
 	// identity twice, neither within one nor in two of them.
 	Distinct string
 
+	// AsOf is the version of the table whose rows a compaction brought together in the file: it holds
+	// nothing that was not there already. 0: no compaction wrote the file.
+	AsOf int64
+	// Duplicates is how many rows of the date compactions have left out in all. One of a compaction's files
+	// says it.
+	Duplicates int64
+
 	MinSeq uint64 // smallest and largest _seq; 0 for imports
 	MaxSeq uint64
 
 	source  string                // of an imported file: the txn of its import
 	columns unique.Handle[string] // the file's, sorted, each followed by a comma; zero: not known
+}
+
+// Origin names where the rows of the file came from: empty for the log, else an import. Files of one
+// origin have no two rows with equal places.
+func (f File) Origin() string {
+	if f.Import && f.source == "" { // of an import before they were named
+		return "file/" + f.Path
+	}
+	return f.source
 }
 
 // Snapshot returns the newest version. Only commits that were not read before are read.

@@ -59,11 +59,17 @@ func (t *Table) newFile(date int32) (*fileWriter, error) {
 }
 
 func (t *Table) newFileNamed(date int32, name string) (*fileWriter, error) {
-	dir := dateColumn + "=" + formatDate(date)
-	if err := durable.MkdirAll(filepath.Join(t.dir, dir)); err != nil {
+	schema, err := parquetSchema(t.event)
+	if err != nil {
 		return nil, err
 	}
-	schema, err := parquetSchema(t.event)
+	return t.newFileAs(date, name, schema)
+}
+
+// newFileAs begins a data file whose columns are stored as the schema says.
+func (t *Table) newFileAs(date int32, name string, schema *parquet.Schema) (*fileWriter, error) {
+	dir := dateColumn + "=" + formatDate(date)
+	err := durable.MkdirAll(filepath.Join(t.dir, dir))
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +85,8 @@ func (t *Table) newFileNamed(date int32, name string) (*fileWriter, error) {
 }
 
 func (w *fileWriter) openColumns(schema *parquet.Schema) {
-	fields := append(append([]schemas.Field(nil), w.table.event.Fields...),
-		schemas.Field{Name: schemas.SeqColumn, Type: schemas.Type{Kind: schemas.Int64}},
-		schemas.Field{Name: schemas.RowColumn, Type: schemas.Type{Kind: schemas.Int64}})
 	outs := w.parquet.ColumnWriters()
-	for _, f := range fields {
+	for _, f := range ownFields(w.table.event) {
 		leaf, _ := schema.Lookup(f.Name)
 		w.columns = append(w.columns, &columnWriter{
 			name: f.Name, typ: f.Type, optional: f.Optional, out: outs[leaf.ColumnIndex], index: leaf.ColumnIndex,

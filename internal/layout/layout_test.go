@@ -18,7 +18,7 @@ import (
 // those to schemas and internal; the three layers do not know each other.
 var imports = map[string][]string{
 	"batch":                      {"batch/history", "internal/crash", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
-	"batch/history":              {"internal/crash", "internal/decode", "internal/durable", "schemas"},
+	"batch/history":              {"internal/crash", "internal/decode", "internal/durable", "schemas", "schemas/column", "schemas/identity"},
 	"internal/bounded":           {},
 	"internal/crash":             {},
 	"internal/decode":            {"schemas"},

@@ -1,0 +1,126 @@
+package history
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress"
+	"github.com/parquet-go/parquet-go/encoding"
+
+	"watershed/schemas"
+)
+
+// A form is how a column can be stored.
+type form struct {
+	encoding encoding.Encoding // nil: plain
+	codec    compress.Codec
+}
+
+// worthwhile is what share of a column's size a form must save to be taken instead of one that is read
+// faster: 1/16.
+const worthwhile = 16
+
+// forms are those that are tried for a type, the ones that are read fastest first.
+func forms(t schemas.Type) []form {
+	switch t.Kind {
+	case schemas.String:
+		return []form{
+			{&parquet.RLEDictionary, &parquet.Snappy}, {&parquet.RLEDictionary, &parquet.Zstd},
+			{&parquet.DeltaLengthByteArray, &parquet.Zstd}, {&parquet.DeltaByteArray, &parquet.Zstd},
+		}
+	case schemas.Bool:
+		return []form{{nil, &parquet.Snappy}, {nil, &parquet.Zstd}}
+	case schemas.Float64:
+		return []form{{nil, &parquet.Zstd}}
+	case schemas.Decimal:
+		if t.Precision > 18 {
+			return []form{{nil, &parquet.Zstd}}
+		}
+	}
+	return []form{{&parquet.DeltaBinaryPacked, &parquet.Snappy}, {&parquet.DeltaBinaryPacked, &parquet.Zstd}, {nil, &parquet.Zstd}}
+}
+
+// What a trial encodes: some stretches of rows as they will lie in the file.
+const (
+	trialStretches = 4
+	trialRows      = pageRows / 2 // each
+)
+
+// chooseSchema tries for each column which form stores its rows, in that order, in the fewest bytes.
+func chooseSchema(ev *schemas.Event, rec arrow.Record, order []int32) (*parquet.Schema, error) {
+	var sample []int32
+	for k := range trialStretches {
+		from := k * max(0, len(order)-trialRows) / (trialStretches - 1)
+		sample = append(sample, order[from:min(from+trialRows, len(order))]...)
+		if len(order) <= trialRows {
+			break
+		}
+	}
+	group := parquet.Group{}
+	for k, f := range ownFields(ev) {
+		best, least := parquet.Node(nil), 0
+		for _, form := range forms(f.Type) {
+			node, err := form.node(f)
+			if err != nil {
+				return nil, fmt.Errorf("field %s: %w", f.Name, err)
+			}
+			n, err := trial(f, node, rec.Column(k), sample)
+			if err != nil {
+				return nil, fmt.Errorf("field %s: %w", f.Name, err)
+			}
+			if best == nil || n < least-least/worthwhile {
+				best, least = node, n
+			}
+		}
+		group[f.Name] = best
+	}
+	return parquet.NewSchema(ev.Name, group), nil
+}
+
+// ownFields are an event's fields and the columns that we add.
+func ownFields(ev *schemas.Event) []schemas.Field {
+	return append(append([]schemas.Field(nil), ev.Fields...),
+		schemas.Field{Name: schemas.SeqColumn, Type: schemas.Type{Kind: schemas.Int64}},
+		schemas.Field{Name: schemas.RowColumn, Type: schemas.Type{Kind: schemas.Int64}})
+}
+
+func (m form) node(f schemas.Field) (parquet.Node, error) {
+	node, err := parquetLeaf(f.Type)
+	if f.Name == schemas.RowColumn {
+		node = parquet.Int(32)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.encoding != nil {
+		node = parquet.Encoded(node, m.encoding)
+	}
+	node = parquet.Compressed(node, m.codec)
+	if f.Optional {
+		node = parquet.Optional(node)
+	}
+	return node, nil
+}
+
+// trial is how many bytes a file of some rows of one column has.
+func trial(f schemas.Field, node parquet.Node, col arrow.Array, rows []int32) (int, error) {
+	var b bytes.Buffer
+	w := parquet.NewWriter(&b, parquet.NewSchema("trial", parquet.Group{f.Name: node}),
+		parquet.PageBufferSize(pageBytes), parquet.DictionaryMaxBytes(maxDictBytes))
+	c := &columnWriter{name: f.Name, typ: f.Type, optional: f.Optional, out: w.ColumnWriters()[0], stats: columnStats{typ: f.Type}}
+	for from := 0; from < len(rows); from += pageRows {
+		part := rows[from:min(from+pageRows, len(rows))]
+		if err := c.write(col, span{rows: part, to: len(part)}); err != nil {
+			return 0, err
+		}
+		if err := c.out.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return 0, err
+	}
+	return b.Len(), nil
+}

@@ -18,17 +18,26 @@ import (
 const (
 	healFirst = 5 * time.Second  // between attempts to rebuild
 	healMost  = 10 * time.Minute // likewise
+	healYield = time.Minute      // for a batch that has taken over from ours, the first time
 	lookEvery = 5 * time.Second  // at whether the worker had to start over
 )
 
 // checkStore says what ClickHouse lacks. Views of which something is missing answer with an
 // error from then on, until a build is live that has everything; never with a part.
 func (a *app) checkStore(ctx context.Context, e *engines) (schemas.Damage, error) {
+	return a.checkAgain(ctx, e, "")
+}
+
+// checkAgain is checkStore, but does not tell again what is known.
+func (a *app) checkAgain(ctx context.Context, e *engines, known string) (schemas.Damage, error) {
 	damage, err := a.damage(ctx, e)
 	if err != nil || damage.None() {
 		return damage, err
 	}
 	for line := range strings.Lines(damage.String()) {
+		if damage.String() == known {
+			break
+		}
 		a.log.Error("ClickHouse lacks what the views rest on; they answer with an error until a batch has computed it again", "missing", strings.TrimSpace(line), "build", damage.Build)
 	}
 	// If we stop here, the next start finds the same.
@@ -73,42 +82,117 @@ func (a *app) damage(ctx context.Context, e *engines) (schemas.Damage, error) {
 // the log anew, or when the log was trimmed past them. damaged is what a look before the loops
 // began has found.
 func (l *loops) heal(ctx context.Context, damaged bool) {
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = healFirst, healMost
+	h := newHealing()
 	var seen uint64 // restarts of the worker at the last look
-	for {
-		tried := damaged
-		if damaged {
-			l.a.log.Info("batch: computing what views lack")
-			_, _ = l.batch(ctx) // it has said how it ended; whether it helped, the next look tells
-		}
-		if at := l.worker.Stats(); damaged || at.Restarts != seen || at.Stranded > 0 {
-			if lacking, err := l.lacking(ctx); err != nil {
-				l.a.log.Warn("ClickHouse cannot be looked at", "error", err)
-			} else {
-				damaged, seen = lacking, at.Restarts
-			}
-		}
-		wait := lookEvery
-		switch {
-		case damaged && tried: // it failed, or its build did not go live
-			wait = pause.NextBackOff()
-		case damaged:
-			wait = 0
-		default:
-			pause.Reset()
-		}
+	var known string
+	for wait := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
+		wait = lookEvery
+		at := l.worker.Stats()
+		if !damaged && at.Restarts == seen && at.Stranded == 0 || l.held(ctx) {
+			continue
+		}
+		lacking, err := l.lacking(ctx, &known)
+		if err != nil {
+			l.a.log.Warn("ClickHouse cannot be looked at", "error", err)
+			continue
+		}
+		damaged, seen = lacking, at.Restarts
+		switch now := time.Now(); {
+		case !damaged:
+			h = newHealing()
+		case l.pinned(ctx):
+		case now.Before(h.next):
+			wait = min(lookEvery, h.next.Sub(now))
+		default:
+			l.a.log.Info("batch: computing what views lack")
+			report, err := l.batch(ctx) // it has said how it ended; whether it helped, the next look tells
+			h.tried(time.Now(), err)
+			if err == nil && report.Gated {
+				l.hold(ctx, report.Baseline, fmt.Sprintf("the audit of build %d found more drift than --gate lets through: run `watershed batch --gate off`", report.Build))
+			}
+			wait = 0
+		}
 	}
 }
 
-// lacking reports whether views lack what only a batch can give them.
-func (l *loops) lacking(ctx context.Context) (bool, error) {
-	d, err := l.a.checkStore(ctx, l.e)
+// A healing says when the next attempt to rebuild may begin.
+type healing struct {
+	next     time.Time
+	failed   *backoff.ExponentialBackOff // pauses after attempts that did not help
+	patience time.Duration               // for the batch of somebody else that took over from the last attempt
+}
+
+func newHealing() *healing {
+	h := &healing{failed: backoff.NewExponentialBackOff(), patience: healYield}
+	h.failed.InitialInterval, h.failed.MaxInterval = healFirst, healMost
+	return h
+}
+
+// tried notes how an attempt ended. Who took over from it is computing the same, and if it was us who had
+// taken over from him before, he and we would go on so for as long as both take longer than the other's
+// pause: so he gets time, and more of it each time that this happens.
+func (h *healing) tried(now time.Time, err error) {
+	var f interface{ Fenced() bool }
+	if errors.As(err, &f) && f.Fenced() {
+		h.next = now.Add(h.patience)
+		h.patience = min(2*h.patience, healMost)
+		return
+	}
+	h.next = now.Add(h.failed.NextBackOff())
+}
+
+// A hold is why no batch of ours can give views what they lack, as long as nobody changes what is live.
+type hold struct {
+	live schemas.Live
+	why  string // and what ends it
+}
+
+// hold says once, here and in the status, what somebody has to decide, unless another build is live already.
+func (l *loops) hold(ctx context.Context, build uint64, why string) bool {
+	live, err := l.e.db.Live(ctx)
+	if err != nil || live.Build != build {
+		return false
+	}
+	l.waits.Store(&hold{live, why})
+	l.a.log.Error("views lack something, and no batch can give it to them as things stand", "live", build, "do", why)
+	return true
+}
+
+// held reports whether what was decided before a hold still stands. A build that is computed meanwhile
+// would be kept beside the others and not shown.
+func (l *loops) held(ctx context.Context) bool {
+	h := l.waits.Load()
+	if h == nil {
+		return false
+	}
+	if live, err := l.e.db.Live(ctx); err == nil && live.Flip == h.live.Flip {
+		return true
+	}
+	l.waits.Store(nil)
+	return false
+}
+
+// pinned holds if a rollback has pinned a build that is still there. (One whose rows are gone is shown by
+// no view, and its pin holds nothing.)
+func (l *loops) pinned(ctx context.Context) bool {
+	live, err := l.e.db.Live(ctx)
+	if err != nil || !live.Pinned {
+		return false
+	}
+	if _, err := l.e.db.Build(ctx, live.Build); err != nil {
+		return false
+	}
+	return l.hold(ctx, live.Build, fmt.Sprintf("build %d is pinned by a rollback: run `watershed rollback --release`, and what is missing is computed again", live.Build))
+}
+
+// lacking reports whether views lack what only a batch can give them. known is what it has said before.
+func (l *loops) lacking(ctx context.Context, known *string) (bool, error) {
+	d, err := l.a.checkAgain(ctx, l.e, *known)
 	if err != nil && ctx.Err() == nil {
 		// The database itself may be gone: opening it makes what is missing of it.
 		db, openErr := l.a.openStore(ctx)
@@ -116,7 +200,8 @@ func (l *loops) lacking(ctx context.Context) (bool, error) {
 			return false, errors.Join(err, openErr)
 		}
 		_ = db.Close() // idle connections
-		d, err = l.a.checkStore(ctx, l.e)
+		d, err = l.a.checkAgain(ctx, l.e, *known)
 	}
+	*known = d.String()
 	return !d.None() || l.worker.Stats().Stranded > 0, err
 }

@@ -56,6 +56,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"natspub":  natsPublish,
 			"parquet":  writeParquet,
 			"http":     httpAsk,
+			"statusof": statusUntil,
 			"emptied":  emptyTable,
 			"ready":    waitReady,
 			"settled":  settled,
@@ -263,6 +264,23 @@ func httpAsk(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer resp.Body.Close()
 	ts.Check(resp.Write(ts.Stdout()))
+}
+
+// statusUntil waits until the status of the `up` on a directory, as its endpoint tells it, matches:
+// statusof DIR REGEXP.
+func statusUntil(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2)
+	want := regexp.MustCompile(args[1])
+	poll(ts, args[1]+" in the status", func() (bool, string) {
+		resp, err := http.Get("http://" + readRunning(ts, args[0]).Endpoint + "/v1/status")
+		if err != nil {
+			return false, err.Error()
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		ts.Check(err)
+		return want.Match(body), string(body)
+	})
 }
 
 // A flight is a row of the Parquet files that scripts import.

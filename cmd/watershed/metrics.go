@@ -12,12 +12,16 @@ func (l *loops) stats() map[string]any {
 	for name, err := range l.failing() {
 		failing[name] = err.Error()
 	}
+	batch := map[string]any{"failures": l.batchFailures.Load()}
+	if h := l.waits.Load(); h != nil {
+		batch["waits_for"] = h.why
+	}
 	return map[string]any{
 		"speed": l.worker.Stats(),
 		"archiver": map[string]any{
 			"positions": l.archiver.Positions(), "failing": failing, "restarts": l.archiverRestarts.Load(),
 		},
-		"batch": map[string]any{"failures": l.batchFailures.Load()},
+		"batch": batch,
 	}
 }
 

@@ -28,9 +28,10 @@ type loops struct {
 	trimmer  *trimmer // nil: the log is not trimmed
 	damaged  bool     // ClickHouse lacked something before the loops began
 
-	stuck            atomic.Int32  // loops that the log does not fit
-	archiverRestarts atomic.Uint64 // times that the archiver started over after an error
-	batchFailures    atomic.Uint64 // batches of this process that failed
+	stuck            atomic.Int32         // loops that the log does not fit
+	archiverRestarts atomic.Uint64        // times that the archiver started over after an error
+	batchFailures    atomic.Uint64        // batches of this process that failed
+	waits            atomic.Pointer[hold] // why heal computes nothing; nil: it may
 }
 
 // newLoops makes what `up` and `speed` run, and publishes the log's first cut if it has none.

@@ -67,6 +67,8 @@ type Store interface {
 	// Check says what ClickHouse has lost of what the views rest on, and Seal makes those views throw
 	// that would answer without it.
 	Check(ctx context.Context) (schemas.Damage, error)
+	// CheckBuild says what would be missing if a build were live.
+	CheckBuild(ctx context.Context, number uint64) (schemas.Damage, error)
 	Seal(ctx context.Context, d schemas.Damage) error
 	// Begins says from where on the plans' speed states are complete; a plan without any is absent.
 	Begins(ctx context.Context, plans []*view.Plan) (map[string]schemas.Mark, error)

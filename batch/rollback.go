@@ -54,6 +54,9 @@ func (r *run) rollback(ctx context.Context, choose func(context.Context, schemas
 	if err := r.speedIsPast(ctx, shown, number); err != nil {
 		return schemas.Live{}, err
 	}
+	if err := r.complete(ctx, number, pinned); err != nil {
+		return schemas.Live{}, err
+	}
 	// A newer build may show newer definitions. If we stop between this and the flip, views whose
 	// definition the live build does not cover answer with an error until it is done again.
 	if err := r.store.PublishViews(ctx, shown); err != nil {
@@ -61,6 +64,21 @@ func (r *run) rollback(ctx context.Context, choose func(context.Context, schemas
 	}
 	crash.At("batch.rollback-published")
 	return flip(ctx, r.log, r.store, r.term, r.live, schemas.Live{Build: to.Number, Cut: to.Cut, Pinned: pinned})
+}
+
+// complete refuses to pin a build of which ClickHouse has lost something. One that is released to may lack
+// it: its views answer with an error until the next batch has computed it, since no pin holds that up.
+func (r *run) complete(ctx context.Context, number uint64, pinned bool) error {
+	damage, err := r.store.CheckBuild(ctx, number)
+	if err != nil || damage.None() {
+		return err
+	}
+	if pinned {
+		return fmt.Errorf("build %d cannot be shown: ClickHouse has lost what it shows, and only a new build by `watershed batch` has it again: %s", number, damage)
+	}
+	r.cfg.Logger.Warn("rollback: ClickHouse has lost some of the build; the next batch computes it again", "build", number, "missing", damage.String())
+	// If we stop here, views throw that would have thrown behind the flip.
+	return r.store.Seal(ctx, damage)
 }
 
 // speedReachesBack refuses a build if the speed states of a plan begin behind the cut up to which the

@@ -45,13 +45,25 @@ func (db *DB) check(ctx context.Context) (schemas.Damage, error) {
 	if err != nil {
 		return schemas.Damage{}, err
 	}
-	d := schemas.Damage{Build: live.Build}
-	build, err := db.Build(ctx, live.Build)
+	d, err := db.checkBuild(ctx, live.Build)
 	var absent *NotFoundError
 	if errors.As(err, &absent) {
 		d.All = fmt.Sprintf("the rows of build %d, which is live, are gone", live.Build)
 		return d, nil
 	}
+	return d, err
+}
+
+// CheckBuild is Check for a build that is not live: what would be missing if it were. It fails with a
+// *NotFoundError if there is no such build.
+func (db *DB) CheckBuild(ctx context.Context, number uint64) (schemas.Damage, error) {
+	d, err := db.checkBuild(ctx, number)
+	return d, wrapf(err, "check build %d", number)
+}
+
+func (db *DB) checkBuild(ctx context.Context, number uint64) (schemas.Damage, error) {
+	d := schemas.Damage{Build: number}
+	build, err := db.Build(ctx, number)
 	if err != nil {
 		return d, err
 	}

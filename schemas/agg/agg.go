@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas"
 	"watershed/schemas/column"
@@ -29,6 +28,9 @@ type Func interface {
 	Additive() bool
 	// Columns are the state columns of a measure of that name, in table order.
 	Columns(name string) []StateColumn
+	// Prepare does once for all groupings what a value needs whatever its group: it turns values
+	// of the argument into what Add takes. Measures of one Name and argument share the result.
+	Prepare(v column.Vector) column.Vector
 	// New returns accumulators, with no groups.
 	New() Column
 	// StateSQL gives per state column an aggregate over raw rows of the column's ClickHouse
@@ -66,14 +68,14 @@ func (c StateColumn) Staged() string {
 type Column interface {
 	// Grow makes place for so many groups in all; new ones are empty. It never shrinks.
 	Grow(groups int)
-	// Add adds rows: sel lists them in ascending order (nil: all rows of v), groups[k] is the
-	// group of the k-th. A measure without argument gets the zero Vector. Nothing of v is kept
-	// but its Dict.
+	// Add adds rows of a vector that Func.Prepare returned: sel lists them in ascending order
+	// (nil: the first len(groups)), groups[k] is the group of the k-th. A measure without argument
+	// gets the zero Vector. Nothing of v is kept but its Dict.
 	Add(groups, sel []int32, v column.Vector)
 	// Bytes is the memory held, in bytes.
 	Bytes() int64
-	// Append writes the states of the groups in that order, one builder per state column.
-	Append(order []int32, to []array.Builder)
+	// States are the states of the groups in that order, one array per state column.
+	States(order []int32) []arrow.Array
 	// Reset makes every group empty and forgets them, but keeps memory for the next ones.
 	Reset()
 }
@@ -98,14 +100,14 @@ func New(name string, arg schemas.Type, levels []float64) (Func, error) {
 			return nil, bad("a number")
 		}
 		if name == "avg" {
-			return avg{sum{arg}}, nil
+			return avg{sum: sum{arg: arg}}, nil
 		}
-		return sum{arg}, nil
+		return sum{arg: arg}, nil
 	case "min", "max":
 		if !some {
 			return nil, bad("a value")
 		}
-		return extreme{arg, name == "max"}, nil
+		return extreme{arg: arg, max: name == "max"}, nil
 	case "uniq":
 		if !some {
 			return nil, bad("a value")
@@ -124,27 +126,27 @@ func describe(t schemas.Type) string {
 	return t.String()
 }
 
+// same is the Prepare of measures that take values as they are.
+type same struct{}
+
+func (same) Prepare(v column.Vector) column.Vector { return v }
+
 // rows is a column's scratch for the rows that it has to look at.
 type rows struct {
-	all, groups, sel []int32
+	groups, sel []int32
 }
 
-// pick drops the rows that are null and turns "all rows" into a list.
+// pick drops the rows that are null. "All rows" stays nil where no row may be null.
 func (r *rows) pick(groups, sel []int32, valid []bool) ([]int32, []int32) {
-	if sel == nil {
-		for len(r.all) < len(groups) {
-			r.all = append(r.all, int32(len(r.all)))
-		}
-		sel = r.all[:len(groups)]
-	}
 	if valid == nil {
 		return groups, sel
 	}
-	r.groups = slices.Grow(r.groups[:0], len(sel))[:len(sel)]
-	r.sel = slices.Grow(r.sel[:0], len(sel))[:len(sel)]
+	r.groups = slices.Grow(r.groups[:0], len(groups))[:len(groups)]
+	r.sel = slices.Grow(r.sel[:0], len(groups))[:len(groups)]
 	n := 0
-	for k, row := range sel {
-		r.groups[n], r.sel[n] = groups[k], row
+	for k, g := range groups {
+		row := at(sel, k)
+		r.groups[n], r.sel[n] = g, row
 		if valid[row] {
 			n++
 		}
@@ -152,7 +154,15 @@ func (r *rows) pick(groups, sel []int32, valid []bool) ([]int32, []int32) {
 	return r.groups[:n], r.sel[:n]
 }
 
-func (r *rows) bytes() int64 { return 4 * int64(cap(r.all)+cap(r.groups)+cap(r.sel)) }
+func (r *rows) bytes() int64 { return 4 * int64(cap(r.groups)+cap(r.sel)) }
+
+// at is the k-th row of a selection.
+func at(sel []int32, k int) int32 {
+	if sel == nil {
+		return int32(k)
+	}
+	return sel[k]
+}
 
 // grown returns s with n elements, new ones zero.
 func grown[T any](s []T, n int) []T {

@@ -76,20 +76,16 @@ func record(fs []named, typ schemas.Type, groups []int32, sel []int32, values []
 		acc := f.New()
 		// A first life, to see that nothing of it is left.
 		acc.Grow(n + 1)
-		acc.Add(groups, sel, v)
+		x := f.Prepare(v)
+		acc.Add(groups, sel, x)
 		acc.Reset()
 		acc.Grow(1)
 		acc.Grow(n)
-		acc.Add(groups, sel, v)
-		var to []array.Builder
+		acc.Add(groups, sel, x)
 		for _, c := range f.Columns(f.name) {
 			fields = append(fields, arrow.Field{Name: c.Name, Type: c.Arrow, Nullable: c.Nullable})
-			to = append(to, array.NewBuilder(memory.DefaultAllocator, c.Arrow))
 		}
-		acc.Append(order, to)
-		for _, b := range to {
-			arrays = append(arrays, b.NewArray())
-		}
+		arrays = append(arrays, acc.States(order)...)
 	}
 	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, int64(n))
 }

@@ -9,51 +9,61 @@ const (
 )
 
 // An arena hands out segments of 1<<log zeroed elements for the sets of many groups, so that
-// a group of a few values costs a few words and growing one allocates nothing.
+// a group of a few values costs a few words and growing one allocates nothing. Segments are
+// known by a number, not by a pointer: the collector has nothing to look at in the groups.
 type arena[T uint32 | uint64] struct {
 	pages [][]T
 	page  int // the page being cut up
 	used  int // elements handed out of it
-	free  [32][][]T
-	large int64 // elements in segments of their own, free ones included
+	large [][]T
+	free  [32][]uint32 // numbers by log
+	extra int64        // elements in large
 }
 
-func (a *arena[T]) get(log int) []T {
-	if n := len(a.free[log]); n > 0 {
-		s := a.free[log][n-1]
-		a.free[log] = a.free[log][:n-1]
-		clear(s)
-		return s
-	}
-	size := 1 << log
+// seg is the segment of that number and log.
+func (a *arena[T]) seg(ref uint32, log uint8) []T {
 	if log > largeLog {
-		a.large += int64(size)
-		return make([]T, size)
+		return a.large[ref]
 	}
-	if a.page < len(a.pages) && a.used+size > pageLen {
-		a.page, a.used = a.page+1, 0
+	at := ref & (pageLen - 1)
+	return a.pages[ref>>pageLog][at : at+1<<log]
+}
+
+func (a *arena[T]) get(log uint8) (ref uint32, seg []T) {
+	switch n := len(a.free[log]); {
+	case n > 0:
+		ref = a.free[log][n-1]
+		a.free[log] = a.free[log][:n-1]
+	case log > largeLog:
+		a.large = append(a.large, make([]T, 1<<log))
+		a.extra += 1 << log
+		ref = uint32(len(a.large) - 1)
+		return ref, a.large[ref]
+	default:
+		if a.page < len(a.pages) && a.used+1<<log > pageLen {
+			a.page, a.used = a.page+1, 0
+		}
+		if a.page == len(a.pages) {
+			a.pages = append(a.pages, make([]T, pageLen))
+		}
+		ref = uint32(a.page<<pageLog | a.used)
+		a.used += 1 << log
 	}
-	if a.page == len(a.pages) {
-		a.pages = append(a.pages, make([]T, pageLen))
-	}
-	s := a.pages[a.page][a.used : a.used+size : a.used+size]
-	a.used += size
-	clear(s)
-	return s
+	seg = a.seg(ref, log)
+	clear(seg)
+	return ref, seg
 }
 
 // put takes a segment back.
-func (a *arena[T]) put(s []T) {
-	if len(s) > 0 {
-		log := bits.Len(uint(len(s))) - 1
-		a.free[log] = append(a.free[log], s)
-	}
-}
+func (a *arena[T]) put(ref uint32, log uint8) { a.free[log] = append(a.free[log], ref) }
 
-// reset takes back every segment of the pages; large ones must have been put before.
+// reset takes back every segment.
 func (a *arena[T]) reset() {
-	for log := range a.free[:largeLog+1] {
+	for log := range a.free {
 		a.free[log] = a.free[log][:0]
+	}
+	for ref, s := range a.large {
+		a.put(uint32(ref), uint8(bits.Len(uint(len(s)))-1))
 	}
 	a.page, a.used = 0, 0
 }
@@ -61,9 +71,9 @@ func (a *arena[T]) reset() {
 func (a *arena[T]) bytes() int64 {
 	var x T
 	width := int64(bits.Len64(uint64(^x)) / 8)
-	return width * (int64(len(a.pages))<<pageLog + a.large)
+	n := width * (int64(len(a.pages))<<pageLog + a.extra)
+	for _, f := range a.free {
+		n += 4 * int64(cap(f))
+	}
+	return n
 }
-
-// spread is where a key starts in an open-addressing table of 1<<log slots: Fibonacci
-// hashing, which also spreads neighbouring keys evenly.
-func spread(key uint32, log int) uint32 { return (key * 0x9E3779B1) >> (32 - log) }

@@ -4,14 +4,16 @@ import (
 	"fmt"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas/column"
 )
 
 // avg is the mean: the state is the sum, as sum keeps it, and the number of values, in two
 // columns; the finished value is their quotient in float64, null over nothing.
-type avg struct{ sum sum }
+type avg struct {
+	same
+	sum sum
+}
 
 func (avg) Name() string   { return "avg" }
 func (avg) Version() int   { return 1 }
@@ -62,11 +64,6 @@ func (c *avgs) Add(groups, sel []int32, v column.Vector) {
 	}
 }
 
-func (c *avgs) Append(order []int32, to []array.Builder) {
-	c.sum.Append(order, to[:1])
-	out := to[1].(*array.Uint64Builder)
-	out.Reserve(len(order))
-	for _, g := range order {
-		out.UnsafeAppend(c.n[g])
-	}
+func (c *avgs) States(order []int32) []arrow.Array {
+	return append(c.sum.States(order), counters(order, c.n))
 }

@@ -59,7 +59,7 @@ func BenchmarkAdd(b *testing.B) {
 				acc.Grow(groups)
 				b.ReportAllocs()
 				for at := 0; b.Loop(); at = (at + n) % len(of) {
-					acc.Add(of[at:at+n], nil, v)
+					acc.Add(of[at:at+n], nil, f.Prepare(v))
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/value")
 				b.ReportMetric(float64(acc.Bytes())/float64(groups), "B/group")

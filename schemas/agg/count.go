@@ -4,13 +4,15 @@ import (
 	"fmt"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas/column"
 )
 
 // count counts rows, or those on which a condition is true; null is not true.
-type count struct{ cond bool }
+type count struct {
+	same
+	cond bool
+}
 
 func (count) Name() string   { return "count" }
 func (count) Version() int   { return 1 }
@@ -81,10 +83,4 @@ func one(b bool) uint64 {
 	return 0
 }
 
-func (c *counts) Append(order []int32, to []array.Builder) {
-	out := to[0].(*array.Uint64Builder)
-	out.Reserve(len(order))
-	for _, g := range order {
-		out.UnsafeAppend(c.n[g])
-	}
-}
+func (c *counts) States(order []int32) []arrow.Array { return []arrow.Array{counters(order, c.n)} }

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/decimal128"
 
 	"watershed/schemas"
@@ -14,6 +13,7 @@ import (
 // extreme is min or max of any type. Strings compare by bytes, false is below true, and the
 // extreme of nothing is null.
 type extreme struct {
+	same
 	arg schemas.Type
 	max bool
 }
@@ -61,49 +61,56 @@ func (f extreme) New() Column {
 	switch f.arg.Kind {
 	case schemas.Float64:
 		c := &extremes[float64]{width: 8}
-		c.add = func(at []held[float64], groups, sel []int32, v column.Vector) {
-			ordered(at, groups, sel, v.Floats, f.max)
+		c.add = func(of []held[float64], groups, sel []int32, v column.Vector) {
+			ordered(of, groups, sel, v.Floats, f.max)
 		}
-		c.put = func(b array.Builder, x float64) { b.(*array.Float64Builder).Append(x + 0) }
+		c.array = func(x []float64, some []bool) arrow.Array {
+			for i := range x {
+				x[i] += 0 // zero has no sign
+			}
+			return column.Fixed(f.arg.Arrow(), len(x), arrow.GetBytes(x), some)
+		}
 		return c
 	case schemas.Decimal:
 		c := &extremes[decimal128.Num]{width: 16}
-		c.add = func(at []held[decimal128.Num], groups, sel []int32, v column.Vector) {
-			compared(at, groups, sel, sign, func(row int32) decimal128.Num { return v.Decimals[row] }, decimal128.Num.Cmp)
+		c.add = func(of []held[decimal128.Num], groups, sel []int32, v column.Vector) {
+			compared(of, groups, sel, sign, func(row int32) decimal128.Num { return v.Decimals[row] }, decimal128.Num.Cmp)
 		}
-		c.put = func(b array.Builder, x decimal128.Num) { b.(*array.Decimal128Builder).Append(x) }
+		c.array = func(x []decimal128.Num, some []bool) arrow.Array {
+			return column.Fixed(f.arg.Arrow(), len(x), arrow.GetBytes(x), some)
+		}
 		return c
 	case schemas.String:
 		c := &extremes[string]{width: 16}
-		c.add = func(at []held[string], groups, sel []int32, v column.Vector) {
-			texts(at, groups, sel, sign, v)
+		c.add = func(of []held[string], groups, sel []int32, v column.Vector) {
+			texts(of, groups, sel, sign, v)
 		}
-		c.put = func(b array.Builder, x string) { b.(*array.StringBuilder).Append(x) }
-		c.size = func(x string) int64 { return int64(len(x)) }
+		c.array, c.size = textArray, func(x string) int64 { return int64(len(x)) }
 		return c
 	case schemas.Bool:
-		c := &extremes[bool]{width: 1}
-		c.add = func(at []held[bool], groups, sel []int32, v column.Vector) {
-			compared(at, groups, sel, sign, func(row int32) bool { return v.Bools[row] }, func(a, b bool) int {
+		c := &extremes[bool]{width: 1, array: column.Bits}
+		c.add = func(of []held[bool], groups, sel []int32, v column.Vector) {
+			compared(of, groups, sel, sign, func(row int32) bool { return v.Bools[row] }, func(a, b bool) int {
 				return int(one(a)) - int(one(b))
 			})
 		}
-		c.put = func(b array.Builder, x bool) { b.(*array.BooleanBuilder).Append(x) }
 		return c
 	}
 	c := &extremes[int64]{width: 8}
-	c.add = func(at []held[int64], groups, sel []int32, v column.Vector) {
-		ordered(at, groups, sel, v.Ints, f.max)
+	c.add = func(of []held[int64], groups, sel []int32, v column.Vector) {
+		ordered(of, groups, sel, v.Ints, f.max)
 	}
-	switch f.arg.Kind {
-	case schemas.Timestamp:
-		c.put = func(b array.Builder, x int64) { b.(*array.TimestampBuilder).Append(arrow.Timestamp(x)) }
-	case schemas.Date:
-		c.put = func(b array.Builder, x int64) { b.(*array.Date32Builder).Append(arrow.Date32(x)) }
-	default:
-		c.put = func(b array.Builder, x int64) { b.(*array.Int64Builder).Append(x) }
-	}
+	c.array = func(x []int64, some []bool) arrow.Array { return column.Integers(f.arg.Arrow(), x, some) }
 	return c
+}
+
+func textArray(x []string, some []bool) arrow.Array {
+	offsets, data := make([]int32, 1, len(x)+1), []byte(nil)
+	for _, s := range x {
+		data = append(data, s...)
+		offsets = addOffset(offsets, len(data))
+	}
+	return column.Binary(arrow.BinaryTypes.String, offsets, data, some)
 }
 
 // held is the extreme of one group so far.
@@ -114,24 +121,24 @@ type held[T any] struct {
 
 type extremes[T any] struct {
 	rows
-	at    []held[T]
+	of    []held[T]
 	width int64 // bytes of a T
-	add   func(at []held[T], groups, sel []int32, v column.Vector)
-	put   func(array.Builder, T)
+	add   func(of []held[T], groups, sel []int32, v column.Vector)
+	array func(x []T, some []bool) arrow.Array
 	size  func(T) int64 // what a T points to; nil: nothing
 }
 
-func (c *extremes[T]) Grow(groups int) { c.at = grown(c.at, groups) }
+func (c *extremes[T]) Grow(groups int) { c.of = grown(c.of, groups) }
 
 func (c *extremes[T]) Reset() {
-	clear(c.at) // lets go of strings
-	c.at = c.at[:0]
+	clear(c.of) // lets go of strings
+	c.of = c.of[:0]
 }
 
 func (c *extremes[T]) Bytes() int64 {
-	n := 2*c.width*int64(cap(c.at)) + c.bytes()
+	n := 2*c.width*int64(cap(c.of)) + c.bytes()
 	if c.size != nil {
-		for _, h := range c.at {
+		for _, h := range c.of {
 			n += c.size(h.x)
 		}
 	}
@@ -140,50 +147,47 @@ func (c *extremes[T]) Bytes() int64 {
 
 func (c *extremes[T]) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
-	c.add(c.at, groups, sel, v)
+	c.add(c.of, groups, sel, v)
 }
 
-func (c *extremes[T]) Append(order []int32, to []array.Builder) {
-	to[0].Reserve(len(order))
-	for _, g := range order {
-		if h := &c.at[g]; h.any {
-			c.put(to[0], h.x)
-		} else {
-			to[0].AppendNull()
-		}
+func (c *extremes[T]) States(order []int32) []arrow.Array {
+	x, some := make([]T, len(order)), make([]bool, len(order))
+	for i, g := range order {
+		x[i], some[i] = c.of[g].x, c.of[g].any
 	}
+	return []arrow.Array{c.array(x, some)}
 }
 
 // ordered is the kernel for machine numbers.
-func ordered[T int64 | float64](at []held[T], groups, sel []int32, values []T, max bool) {
+func ordered[T int64 | float64](of []held[T], groups, sel []int32, values []T, max bool) {
 	if max {
-		for k, row := range sel {
-			if x, h := values[row], &at[groups[k]]; x > h.x || !h.any {
+		for k, g := range groups {
+			if x, h := values[at(sel, k)], &of[g]; x > h.x || !h.any {
 				h.x, h.any = x, true
 			}
 		}
 		return
 	}
-	for k, row := range sel {
-		if x, h := values[row], &at[groups[k]]; x < h.x || !h.any {
+	for k, g := range groups {
+		if x, h := values[at(sel, k)], &of[g]; x < h.x || !h.any {
 			h.x, h.any = x, true
 		}
 	}
 }
 
 // compared is the kernel for the rest; sign is 1 for min, -1 for max.
-func compared[T any](at []held[T], groups, sel []int32, sign int, value func(int32) T, cmp func(a, b T) int) {
-	for k, row := range sel {
-		if x, h := value(row), &at[groups[k]]; !h.any || sign*cmp(x, h.x) < 0 {
+func compared[T any](of []held[T], groups, sel []int32, sign int, value func(int32) T, cmp func(a, b T) int) {
+	for k, g := range groups {
+		if x, h := value(at(sel, k)), &of[g]; !h.any || sign*cmp(x, h.x) < 0 {
 			h.x, h.any = x, true
 		}
 	}
 }
 
 // texts copies a string that it keeps: the dictionary's memory is the record's.
-func texts(at []held[string], groups, sel []int32, sign int, v column.Vector) {
-	for k, row := range sel {
-		x, h := v.Dict.Strings[v.Codes[row]], &at[groups[k]]
+func texts(of []held[string], groups, sel []int32, sign int, v column.Vector) {
+	for k, g := range groups {
+		x, h := v.Dict.Strings[v.Codes[at(sel, k)]], &of[g]
 		if !h.any || sign*strings.Compare(x, h.x) < 0 {
 			h.x, h.any = strings.Clone(x), true
 		}

@@ -2,12 +2,10 @@ package agg
 
 import (
 	"fmt"
-	"math/bits"
 	"strconv"
 	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas"
 	"watershed/schemas/column"
@@ -45,7 +43,7 @@ func (quantiles) Name() string       { return "quantiles" }
 func (quantiles) Version() int       { return 1 }
 func (quantiles) Additive() bool     { return false }
 func (quantiles) ResultType() string { return "Array(Float64)" }
-func (f quantiles) New() Column      { return &sketches{} }
+func (f quantiles) New() Column      { return &quantileColumn{} }
 
 func (f quantiles) Columns(name string) []StateColumn {
 	typ := "AggregateFunction(quantilesDD" + f.params + ", " + f.arg.ClickHouse() + ")"
@@ -79,125 +77,67 @@ func (f quantiles) RawSQL(arg string, nullable bool) string {
 	return f.some(f.over("", arg, nullable))
 }
 
-// A sketch is the counted bins of one group, in a segment of the arena.
-type sketch struct {
-	seg []uint64
-	n   uint32
-}
-
-type sketches struct {
-	rows
-	at    []sketch
-	arena arena[uint64]
-	buf   []byte
-	words []uint64
-}
-
-func (c *sketches) Grow(groups int) { c.at = grown(c.at, groups) }
-
-func (c *sketches) Reset() {
-	for i := range c.at {
-		if s := c.at[i].seg; len(s) > 1<<largeLog {
-			c.arena.put(s)
-		}
-	}
-	clear(c.at)
-	c.at = c.at[:0]
-	c.arena.reset()
-}
-
-func (c *sketches) Bytes() int64 {
-	return 32*int64(cap(c.at)) + c.arena.bytes() + int64(cap(c.buf)) + 8*int64(cap(c.words)) + c.bytes()
-}
-
-func (c *sketches) Add(groups, sel []int32, v column.Vector) {
-	groups, sel = c.pick(groups, sel, v.Valid)
+// Prepare gives every value's bin: 0 is no value.
+func (f quantiles) Prepare(v column.Vector) column.Vector {
 	if v.Kind == schemas.Float64 {
-		for k, row := range sel {
-			if code := code(v.Floats[row]); code != 0 {
-				c.count(&c.at[groups[k]], code)
+		return column.Vector{Codes: floatCodes(v)}
+	}
+	small, codes := smallCodes(), make([]int32, len(v.Ints))
+	for i, x := range v.Ints {
+		switch {
+		case v.Valid != nil && !v.Valid[i]:
+		case uint64(x) < uint64(len(small)):
+			codes[i] = int32(small[x])
+		default:
+			codes[i] = int32(code(float64(x)))
+		}
+	}
+	return column.Vector{Codes: codes}
+}
+
+// floatCodes takes the quick way in line.
+func floatCodes(v column.Vector) []int32 {
+	codes, t := make([]int32, len(v.Floats)), logs()
+	for i, x := range v.Floats {
+		if v.Valid != nil && !v.Valid[i] {
+			continue
+		}
+		if x >= MinQuantile && x <= MaxQuantile {
+			if n, ok := t.quick(x); ok {
+				codes[i] = int32(1 + binBias + positive + n)
+				continue
+			}
+		}
+		codes[i] = int32(code(x))
+	}
+	return codes
+}
+
+type quantileColumn struct {
+	sketches
+	data int // bytes of the states written last
+}
+
+func (c *quantileColumn) Grow(groups int) { c.at = grown(c.at, groups) }
+func (c *quantileColumn) Reset()          { c.reset() }
+func (c *quantileColumn) Bytes() int64    { return c.bytes() }
+
+func (c *quantileColumn) Add(groups, sel []int32, v column.Vector) {
+	if sel == nil {
+		for k, code := range v.Codes[:len(groups)] {
+			if code != 0 {
+				c.count(groups[k], uint32(code))
 			}
 		}
 		return
 	}
-	small := smallCodes()
 	for k, row := range sel {
-		x := v.Ints[row]
-		if uint64(x) < uint64(len(small)) {
-			c.count(&c.at[groups[k]], uint32(small[x]))
-		} else {
-			c.count(&c.at[groups[k]], code(float64(x)))
+		if code := v.Codes[row]; code != 0 {
+			c.count(groups[k], uint32(code))
 		}
 	}
 }
 
-func (c *sketches) count(s *sketch, code uint32) {
-	if len(s.seg) <= 1<<linearLog {
-		for i, w := range s.seg[:s.n] {
-			if uint32(w>>codeShift) == code {
-				s.seg[i]++
-				return
-			}
-		}
-		if int(s.n) == len(s.seg) {
-			c.enlarge(s)
-			c.count(s, code)
-			return
-		}
-		s.seg[s.n] = uint64(code)<<codeShift | 1
-		s.n++
-		return
-	}
-	i := slot(s.seg, code)
-	if s.seg[i] != 0 {
-		s.seg[i]++
-		return
-	}
-	s.seg[i] = uint64(code)<<codeShift | 1
-	if s.n++; int(s.n) > len(s.seg)-len(s.seg)/4 {
-		c.enlarge(s)
-	}
-}
-
-// slot is where the code is in a table, or is to be put.
-func slot(seg []uint64, code uint32) uint32 {
-	mask := uint32(len(seg) - 1)
-	i := spread(code, bits.Len32(mask))
-	for seg[i] != 0 && uint32(seg[i]>>codeShift) != code {
-		i = (i + 1) & mask
-	}
-	return i
-}
-
-func (c *sketches) enlarge(s *sketch) {
-	old, log := s.seg, 1
-	if len(old) > 0 {
-		log = bits.Len(uint(len(old)))
-	}
-	s.seg = c.arena.get(log)
-	if log <= linearLog {
-		copy(s.seg, old)
-	} else {
-		for _, w := range old {
-			if w != 0 {
-				s.seg[slot(s.seg, uint32(w>>codeShift))] = w
-			}
-		}
-	}
-	c.arena.put(old)
-}
-
-func (c *sketches) Append(order []int32, to []array.Builder) {
-	out := to[0].(*array.BinaryBuilder)
-	out.Reserve(len(order))
-	for _, g := range order {
-		c.words = c.words[:0]
-		for _, w := range c.at[g].seg {
-			if w != 0 {
-				c.words = append(c.words, w)
-			}
-		}
-		c.buf = appendSketch(c.buf[:0], c.words)
-		out.Append(c.buf)
-	}
+func (c *quantileColumn) States(order []int32) []arrow.Array {
+	return []arrow.Array{encoded(order, &c.data, func(b []byte, g int32) []byte { return appendSketch(b, c.sorted(g)) })}
 }

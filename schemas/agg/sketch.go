@@ -1,152 +1,143 @@
 package agg
 
-import (
-	"encoding/binary"
-	"math"
-	"math/big"
-	"slices"
-	"sync"
-)
+import "slices"
 
-// The bins of ClickHouse's DDSketch at a relative accuracy of 0.01 (QuantileDD.h, DDSketch.h,
-// DDSketch/Mapping.h, Store.h, DDSketchEncoding.h): a value's bin is its natural logarithm
-// times multiplier, truncated toward zero. Truncation makes the bin around 1 twice as wide,
-// so that values below 1 read 1 to 3 % high.
 const (
-	gammaBits      = 0x3FF052BF5A814AFD // (1+a)/(1-a) for a = 0.01
-	multiplierBits = 0x4048ffc9629d2370 // 1/ln(gamma)
-	edge           = 1e-9               // nearer than this to a bin's edge the logarithm must be exact
+	fewBins  = 6  // bins that a sketch holds without a segment
+	maxProbe = 64 // slots that are looked at before a table is made larger
+	codeBits = 16
 )
 
-// The magnitudes that quantiles take, besides 0. Merging sketches of magnitudes further apart
-// than ClickHouse's key range throws, for ever.
-const (
-	MinQuantile = 1e-100
-	MaxQuantile = 1e100
-)
-
-// bin is the bin of a magnitude from MinQuantile to MaxQuantile: within ±11,513.
-func bin(x float64) int {
-	m := math.Float64frombits(multiplierBits)
-	f := math.Log(x) * m
-	if math.Abs(f-math.Round(f)) < edge && x != 1 {
-		f = logarithm(x) * m
-	}
-	return int(f)
+// A sketch is the counted bins of one group: half a cache line, which is all there is of a few
+// bins, and no pointer. A larger one is a table of words in a segment of the arena, placed by
+// the lower bits of the code: neighbouring bins, which most sketches consist of, lie side by
+// side and do not collide, and a walk from the lowest is in order.
+type sketch struct {
+	n   uint16 // bins
+	log uint8  // of the segment; 0: none
+	ref uint32
+	few [fewBins]uint32 // code in the upper half, count in the lower
 }
 
-// logarithm is the correctly rounded natural logarithm of x > 0, about 20 µs: x = m·2^e with m
-// in [0.75, 1.5), ln m = 2·artanh((m-1)/(m+1)), whose series gains more than 4 bits a term.
-func logarithm(x float64) float64 {
-	const precision = 160
-	float := func(x float64) *big.Float { return new(big.Float).SetPrec(precision).SetFloat64(x) }
-	m, e := math.Frexp(x)
-	if m < 0.75 {
-		m, e = m*2, e-1
-	}
-	z := float(0).Quo(float(m-1), float(0).Add(float(m), float(1))) // m-1 is exact
-	square, power, sum := float(0).Mul(z, z), float(0).Set(z), float(0).Set(z)
-	for k := 3; k < 90; k += 2 {
-		power.Mul(power, square)
-		sum.Add(sum, float(0).Quo(power, float(float64(k))))
-	}
-	sum.Mul(sum, float(2))
-	ln2, _, err := big.ParseFloat("0.69314718055994530941723212145817656807550013436025525412068000949339362196969", 10, precision, big.ToNearestEven)
-	if err != nil {
-		panic(err) // a constant
-	}
-	sum.Add(sum, ln2.Mul(ln2, float(float64(e))))
-	y, _ := sum.Float64()
-	return y
+type sketches struct {
+	at    []sketch
+	arena arena[uint64] // 0 is a free slot
+	words []uint64
 }
 
-// A word of a sketch is a code in the upper 16 bits and a count in the lower 48; 0 is none.
-// Codes order the bins: negative values, positive values, zero.
-const (
-	codeShift = 48
-	countMask = 1<<codeShift - 1
-	binBias   = 11520          // more than the largest bin
-	positive  = 1 + 2*binBias  // added to the codes of positive values
-	zeroCode  = 1 + 2*positive // beyond all others
-)
-
-// code is the code of a value, 0 for one that quantiles do not take.
-func code(x float64) uint32 {
-	switch a := math.Abs(x); {
-	case a == 0:
-		return zeroCode
-	case !(a >= MinQuantile && a <= MaxQuantile):
-		return 0
-	case x < 0:
-		return uint32(1 + binBias + bin(a))
-	default:
-		return uint32(1 + binBias + bin(a) + positive)
-	}
+func (c *sketches) reset() {
+	clear(c.at)
+	c.at = c.at[:0]
+	c.arena.reset()
 }
 
-// smallCodes are the codes of 0 to 4,095, the values that integer measures mostly have.
-var smallCodes = sync.OnceValue(func() *[4096]uint16 {
-	var t [4096]uint16
-	for i := range t {
-		t[i] = uint16(code(float64(i)))
-	}
-	return &t
-})
-
-// appendSketch encodes a sketch of the words, which it sorts:
-//
-//	02 · gamma f64 · offset f64 · 01 · positive store · 03 · negative store · 04 · zeros f64
-func appendSketch(b []byte, words []uint64) []byte {
-	slices.Sort(words)
-	first, _ := slices.BinarySearch(words, positive<<codeShift)
-	last, _ := slices.BinarySearch(words, zeroCode<<codeShift)
-	b = append(b, 2)
-	b = binary.LittleEndian.AppendUint64(b, gammaBits)
-	b = binary.LittleEndian.AppendUint64(b, 0)
-	b = appendStore(append(b, 1), words[first:last], positive)
-	b = appendStore(append(b, 3), words[:first], 0)
-	zeros := 0.
-	if last < len(words) {
-		zeros = float64(words[last] & countMask)
-	}
-	return binary.LittleEndian.AppendUint64(append(b, 4), math.Float64bits(zeros))
+func (c *sketches) bytes() int64 {
+	return 32*int64(cap(c.at)) + c.arena.bytes() + 8*int64(cap(c.words))
 }
 
-// appendStore encodes one side's bins, ascending, as ClickHouse would:
-//
-//	dense:  0C · uvarint bins · varint first key · varint 1 · count f64 of each bin
-//	sparse: 04 · uvarint bins · of each: varint key - key before (at first 0) · count f64
-//
-// Varints are zigzag. An empty store is dense with the first key 2^31-1.
-func appendStore(b []byte, words []uint64, base int) []byte {
-	key := func(w uint64) int64 { return int64(w>>codeShift) - int64(1+binBias+base) }
-	count := func(b []byte, n uint64) []byte {
-		return binary.LittleEndian.AppendUint64(b, math.Float64bits(float64(n)))
-	}
-	if len(words) == 0 {
-		b = binary.AppendVarint(append(b, 0x0C, 0), math.MaxInt32)
-		return binary.AppendVarint(b, 1)
-	}
-	low := key(words[0])
-	width := int(key(words[len(words)-1])-low) + 1
-	if 8*(width-len(words)) > 2*len(words) {
-		b = binary.AppendUvarint(append(b, 4), uint64(len(words)))
-		before := int64(0)
-		for _, w := range words {
-			b = count(binary.AppendVarint(b, key(w)-before), w&countMask)
-			before = key(w)
+// count counts a value of a group by its code.
+func (c *sketches) count(g int32, code uint32) {
+	s := &c.at[g]
+	if s.log == 0 {
+		for i := range s.few {
+			w := s.few[i]
+			if w>>16 == code {
+				if w&0xFFFF == 0xFFFF {
+					break
+				}
+				s.few[i] = w + 1
+				return
+			}
+			if w == 0 {
+				s.few[i] = code<<16 | 1
+				s.n++
+				return
+			}
 		}
-		return b
+		c.enlarge(s)
 	}
-	b = binary.AppendUvarint(append(b, 0x0C), uint64(width))
-	b = binary.AppendVarint(binary.AppendVarint(b, low), 1)
-	next := low
-	for _, w := range words {
-		for ; next < key(w); next++ {
-			b = count(b, 0)
+	seg := c.arena.seg(s.ref, s.log)
+	mask := uint32(len(seg) - 1)
+	for i := code; ; i++ {
+		w := &seg[i&mask]
+		if uint32(*w>>codeShift) == code {
+			*w++
+			return
 		}
-		b = count(b, w&countMask)
-		next++
+		if *w == 0 {
+			*w = uint64(code)<<codeShift | 1
+			if s.n++; int(s.n) > len(seg)-len(seg)/4 || i-code > maxProbe && s.log < codeBits {
+				c.enlarge(s)
+			}
+			return
+		}
 	}
-	return b
+}
+
+// enlarge moves a sketch into the next larger segment. One of 1<<codeBits slots has a slot for
+// every code.
+func (c *sketches) enlarge(s *sketch) {
+	log := s.log + 1
+	if s.log == 0 {
+		log = firstLog
+	}
+	ref, seg := c.arena.get(log)
+	mask := uint32(len(seg) - 1)
+	put := func(w uint64) {
+		i := uint32(w >> codeShift)
+		for seg[i&mask] != 0 {
+			i++
+		}
+		seg[i&mask] = w
+	}
+	if s.log == 0 {
+		for _, w := range s.few {
+			if w != 0 {
+				put(uint64(w>>16)<<codeShift | uint64(w&0xFFFF))
+			}
+		}
+	} else {
+		for _, w := range c.arena.seg(s.ref, s.log) {
+			if w != 0 {
+				put(w)
+			}
+		}
+		c.arena.put(s.ref, s.log)
+	}
+	s.ref, s.log = ref, log
+}
+
+// sorted are the words of a group, ascending, until the next call.
+func (c *sketches) sorted(g int32) []uint64 {
+	s := &c.at[g]
+	out := c.words[:0]
+	if s.log == 0 {
+		for _, w := range s.few[:s.n] {
+			out = append(out, uint64(w>>16)<<codeShift|uint64(w&0xFFFF))
+			for k := len(out) - 1; k > 0 && out[k] < out[k-1]; k-- {
+				out[k], out[k-1] = out[k-1], out[k]
+			}
+		}
+		c.words = out
+		return out
+	}
+	seg := c.arena.seg(s.ref, s.log)
+	low := 0
+	for i, w := range seg {
+		if w != 0 && (seg[low] == 0 || w < seg[low]) {
+			low = i
+		}
+	}
+	for _, part := range [2][]uint64{seg[low:], seg[:low]} {
+		for _, w := range part {
+			if w != 0 {
+				out = append(out, w)
+			}
+		}
+	}
+	if !slices.IsSorted(out) { // wider than the table
+		slices.Sort(out)
+	}
+	c.words = out
+	return out
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/decimal128"
-	"github.com/apache/arrow/go/v15/arrow/memory"
 
 	"watershed/internal/bounded"
 	"watershed/schemas"
@@ -57,6 +56,7 @@ const fuzzGroups = 3
 func foldInParts(f agg.Func, v column.Vector, parts [][]int32) []arrow.Array {
 	acc := f.New()
 	acc.Grow(fuzzGroups)
+	v = f.Prepare(v)
 	for _, rows := range parts {
 		groups := make([]int32, len(rows))
 		for k, row := range rows {
@@ -64,17 +64,7 @@ func foldInParts(f agg.Func, v column.Vector, parts [][]int32) []arrow.Array {
 		}
 		acc.Add(groups, rows, v)
 	}
-	order := []int32{2, 0, 1}
-	var to []array.Builder
-	for _, c := range f.Columns("m") {
-		to = append(to, array.NewBuilder(memory.DefaultAllocator, c.Arrow))
-	}
-	acc.Append(order, to)
-	var out []arrow.Array
-	for _, b := range to {
-		out = append(out, b.NewArray())
-	}
-	return out
+	return acc.States([]int32{2, 0, 1})
 }
 
 // FuzzStates folds any values into states of every measure that takes them. All at once, one by one, or

@@ -1,12 +1,10 @@
 package agg
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas"
 	"watershed/schemas/column"
@@ -15,7 +13,10 @@ import (
 // sum adds numbers: int64 in 128 bits and decimal(p,s) in 256, which cannot wrap in any
 // number of rows that fit a disk; float64 in float64, which may overflow to infinity. The sum
 // of nothing is null.
-type sum struct{ arg schemas.Type }
+type sum struct {
+	same
+	arg schemas.Type
+}
 
 func (sum) Name() string   { return "sum" }
 func (sum) Version() int   { return 1 }
@@ -52,136 +53,140 @@ func (f sum) RawSQL(arg string, _ bool) string            { return "sum(" + wide
 func (f sum) ResultType() string                          { return "Nullable(" + f.wideType() + ")" }
 
 func (f sum) New() Column {
-	switch f.arg.Kind {
-	case schemas.Int64:
-		return &intSums{}
-	case schemas.Decimal:
+	switch {
+	case f.arg.Kind == schemas.Int64:
+		return &wideSums{width: 16}
+	case f.arg.Kind == schemas.Decimal && f.arg.Precision <= 18:
+		return &wideSums{width: 32}
+	case f.arg.Kind == schemas.Decimal:
 		return &decimalSums{}
 	}
 	return &floatSums{}
 }
 
-// An intSum is a 128-bit two's complement integer and whether there was any value.
-type intSum struct {
-	lo, hi uint64
-	any    bool
+// A wideSum is a 128-bit two's complement integer. That many rows of int64, or of decimals of
+// up to 18 digits, there are not.
+type wideSum struct{ lo, hi uint64 }
+
+func (s *wideSum) add(lo, hi uint64) {
+	var carry uint64
+	s.lo, carry = bits.Add64(s.lo, lo, 0)
+	s.hi += hi + carry
 }
 
-type intSums struct {
+type wideSums struct {
 	rows
-	at []intSum
+	width int // bytes of a state
+	at    []wideSum
+	some  []bool // whether there was any value
 }
 
-func (c *intSums) Grow(groups int) { c.at = grown(c.at, groups) }
-func (c *intSums) Reset()          { c.at = c.at[:0] }
-func (c *intSums) Bytes() int64    { return 24*int64(cap(c.at)) + c.bytes() }
+func (c *wideSums) Grow(groups int) { c.at, c.some = grown(c.at, groups), grown(c.some, groups) }
+func (c *wideSums) Reset()          { c.at, c.some = c.at[:0], c.some[:0] }
+func (c *wideSums) Bytes() int64    { return 16*int64(cap(c.at)) + int64(cap(c.some)) + c.bytes() }
 
-func (c *intSums) Add(groups, sel []int32, v column.Vector) {
+func (c *wideSums) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
-	ints, at := v.Ints, c.at
-	for k, row := range sel {
-		x, s := ints[row], &at[groups[k]]
-		var carry uint64
-		s.lo, carry = bits.Add64(s.lo, uint64(x), 0)
-		s.hi += uint64(x>>63) + carry
-		s.any = true
+	switch {
+	case v.Kind == schemas.Decimal && sel == nil:
+		for k, x := range v.Decimals[:len(groups)] {
+			g := groups[k]
+			c.at[g].add(x.LowBits(), uint64(x.HighBits()))
+			c.some[g] = true
+		}
+	case v.Kind == schemas.Decimal:
+		for k, row := range sel {
+			x, g := v.Decimals[row], groups[k]
+			c.at[g].add(x.LowBits(), uint64(x.HighBits()))
+			c.some[g] = true
+		}
+	default:
+		for k, g := range groups {
+			x := v.Ints[at(sel, k)]
+			c.at[g].add(uint64(x), uint64(x>>63))
+			c.some[g] = true
+		}
 	}
 }
 
-func (c *intSums) Append(order []int32, to []array.Builder) {
-	out := to[0].(*array.FixedSizeBinaryBuilder)
-	out.Reserve(len(order))
-	var b [16]byte
-	for _, g := range order {
-		s := &c.at[g]
-		if !s.any {
-			out.AppendNull()
-			continue
+func (c *wideSums) States(order []int32) []arrow.Array {
+	words := c.width / 8
+	out := make([]uint64, words*len(order))
+	for i, g := range order {
+		s, to := c.at[g], out[words*i:words*i+words]
+		to[0], to[1] = s.lo, s.hi
+		for k := 2; k < len(to); k++ {
+			to[k] = uint64(int64(s.hi) >> 63)
 		}
-		binary.LittleEndian.PutUint64(b[:], s.lo)
-		binary.LittleEndian.PutUint64(b[8:], s.hi)
-		out.Append(b[:])
 	}
+	return wideArray(c.width, out, gather(order, c.some))
+}
+
+// wideArray is the array of integers of so many bytes, least word first.
+func wideArray(width int, words []uint64, some []bool) []arrow.Array {
+	return []arrow.Array{column.Fixed(&arrow.FixedSizeBinaryType{ByteWidth: width}, len(some), arrow.GetBytes(words), some)}
 }
 
 // A decimalSum is a 256-bit two's complement integer, least word first.
-type decimalSum struct {
-	word [4]uint64
-	any  bool
-}
+type decimalSum [4]uint64
 
 type decimalSums struct {
 	rows
-	at []decimalSum
+	at   []decimalSum
+	some []bool
 }
 
-func (c *decimalSums) Grow(groups int) { c.at = grown(c.at, groups) }
-func (c *decimalSums) Reset()          { c.at = c.at[:0] }
-func (c *decimalSums) Bytes() int64    { return 40*int64(cap(c.at)) + c.bytes() }
+func (c *decimalSums) Grow(groups int) { c.at, c.some = grown(c.at, groups), grown(c.some, groups) }
+func (c *decimalSums) Reset()          { c.at, c.some = c.at[:0], c.some[:0] }
+func (c *decimalSums) Bytes() int64    { return 32*int64(cap(c.at)) + int64(cap(c.some)) + c.bytes() }
 
 func (c *decimalSums) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
-	for k, row := range sel {
-		x, s := v.Decimals[row], &c.at[groups[k]]
+	for k, g := range groups {
+		x, s := v.Decimals[at(sel, k)], &c.at[g]
 		sign := uint64(x.HighBits() >> 63)
 		var carry uint64
-		s.word[0], carry = bits.Add64(s.word[0], x.LowBits(), 0)
-		s.word[1], carry = bits.Add64(s.word[1], uint64(x.HighBits()), carry)
-		s.word[2], carry = bits.Add64(s.word[2], sign, carry)
-		s.word[3] += sign + carry
-		s.any = true
+		s[0], carry = bits.Add64(s[0], x.LowBits(), 0)
+		s[1], carry = bits.Add64(s[1], uint64(x.HighBits()), carry)
+		s[2], carry = bits.Add64(s[2], sign, carry)
+		s[3] += sign + carry
+		c.some[g] = true
 	}
 }
 
-func (c *decimalSums) Append(order []int32, to []array.Builder) {
-	out := to[0].(*array.FixedSizeBinaryBuilder)
-	out.Reserve(len(order))
-	var b [32]byte
+func (c *decimalSums) States(order []int32) []arrow.Array {
+	out := make([]uint64, 0, 4*len(order))
 	for _, g := range order {
-		s := &c.at[g]
-		if !s.any {
-			out.AppendNull()
-			continue
-		}
-		for i, w := range s.word {
-			binary.LittleEndian.PutUint64(b[8*i:], w)
-		}
-		out.Append(b[:])
+		out = append(out, c.at[g][:]...)
 	}
-}
-
-type floatSum struct {
-	sum float64
-	any bool
+	return wideArray(32, out, gather(order, c.some))
 }
 
 type floatSums struct {
 	rows
-	at []floatSum
+	at   []float64
+	some []bool
 }
 
-func (c *floatSums) Grow(groups int) { c.at = grown(c.at, groups) }
-func (c *floatSums) Reset()          { c.at = c.at[:0] }
-func (c *floatSums) Bytes() int64    { return 16*int64(cap(c.at)) + c.bytes() }
+func (c *floatSums) Grow(groups int) { c.at, c.some = grown(c.at, groups), grown(c.some, groups) }
+func (c *floatSums) Reset()          { c.at, c.some = c.at[:0], c.some[:0] }
+func (c *floatSums) Bytes() int64    { return 8*int64(cap(c.at)) + int64(cap(c.some)) + c.bytes() }
 
 func (c *floatSums) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
-	floats, at := v.Floats, c.at
+	if sel == nil {
+		for k, x := range v.Floats[:len(groups)] {
+			c.at[groups[k]] += x
+			c.some[groups[k]] = true
+		}
+		return
+	}
 	for k, row := range sel {
-		s := &at[groups[k]]
-		s.sum += floats[row]
-		s.any = true
+		c.at[groups[k]] += v.Floats[row]
+		c.some[groups[k]] = true
 	}
 }
 
-func (c *floatSums) Append(order []int32, to []array.Builder) {
-	out := to[0].(*array.Float64Builder)
-	out.Reserve(len(order))
-	for _, g := range order {
-		if s := &c.at[g]; s.any {
-			out.UnsafeAppend(s.sum)
-		} else {
-			out.UnsafeAppendBoolToBitmap(false)
-		}
-	}
+func (c *floatSums) States(order []int32) []arrow.Array {
+	return []arrow.Array{column.Fixed(arrow.PrimitiveTypes.Float64, len(order), arrow.GetBytes(gather(order, c.at)), gather(order, c.some))}
 }

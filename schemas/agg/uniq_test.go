@@ -8,7 +8,6 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
-	"github.com/apache/arrow/go/v15/arrow/memory"
 
 	"watershed/schemas"
 	"watershed/schemas/agg"
@@ -80,12 +79,10 @@ func states(groups []int32, n int, fs []agg.Func, vs []column.Vector) arrow.Reco
 		for range 2 { // the second life in the memory of the first
 			acc.Reset()
 			acc.Grow(n)
-			acc.Add(groups, nil, vs[i])
+			acc.Add(groups, nil, f.Prepare(vs[i]))
 		}
-		b := array.NewBuilder(memory.DefaultAllocator, c.Arrow)
-		acc.Append(order, []array.Builder{b})
 		fields = append(fields, arrow.Field{Name: c.Name, Type: c.Arrow})
-		arrays = append(arrays, b.NewArray())
+		arrays = append(arrays, acc.States(order)...)
 	}
 	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, int64(n))
 }

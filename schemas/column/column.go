@@ -27,6 +27,20 @@ type Vector struct {
 	Valid    []bool           // nil: every row is valid
 }
 
+// Slice is the vector of rows from..to.
+func (v Vector) Slice(from, to int) Vector {
+	v.Ints, v.Floats, v.Bools = part(v.Ints, from, to), part(v.Floats, from, to), part(v.Bools, from, to)
+	v.Decimals, v.Codes, v.Valid = part(v.Decimals, from, to), part(v.Codes, from, to), part(v.Valid, from, to)
+	return v
+}
+
+func part[T any](s []T, from, to int) []T {
+	if s == nil {
+		return nil
+	}
+	return s[from:to]
+}
+
 // A Dict is the dictionary of a string vector. It may hold a string more than once. A Dict is
 // immutable, and blocks that share a dictionary share the pointer: what is computed per entry
 // can be kept by it.

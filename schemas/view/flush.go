@@ -1,14 +1,8 @@
 package view
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
-	"github.com/apache/arrow/go/v15/arrow/memory"
-
-	"watershed/schemas"
 )
 
 // Flush returns the states, one row per group, with the schema of Plan.StateSchema, and
@@ -18,24 +12,23 @@ import (
 // dimensions gives one row if there were events, none if not. The record is the caller's to
 // release.
 func (f *Fold) Flush() arrow.Record {
-	b := array.NewRecordBuilder(memory.DefaultAllocator, f.plan.StateSchema())
-	defer b.Release()
 	numbers := f.numbers()
 	order := f.order(numbers)
+	var columns []arrow.Array
 	sorted := make([]int32, len(order))
 	for i, k := range f.keys {
 		for at, g := range order {
 			sorted[at] = numbers[i][g]
 		}
-		k.append(sorted, b.Field(i))
+		columns = append(columns, k.array(sorted))
 	}
-	at := len(f.keys)
-	for i, m := range f.measures {
-		n := len(f.plan.Measures[i].Columns)
-		m.Append(order, b.Fields()[at:at+n])
-		at += n
+	for _, m := range f.measures {
+		columns = append(columns, m.States(order)...)
 	}
-	rec := b.NewRecord()
+	rec := array.NewRecord(f.plan.StateSchema(), columns, int64(len(order)))
+	for _, c := range columns {
+		c.Release()
+	}
 	f.reset()
 	return rec
 }
@@ -54,8 +47,7 @@ func (f *Fold) numbers() [][]int32 {
 		}
 		numbers[i] = make([]int32, f.groups)
 		for k, g := range left {
-			pair := f.pairs[i-1].keys[g]
-			left[k], numbers[i][k] = int32(pair>>32), int32(uint32(pair))
+			left[k], numbers[i][k] = f.pairs[i-1].of(g)
 		}
 	}
 	return numbers
@@ -69,6 +61,9 @@ func (f *Fold) order(numbers [][]int32) []int32 {
 		order[g] = int32(g)
 	}
 	for i := len(f.keys) - 1; i >= 0; i-- {
+		if f.keys[i].n == 1 {
+			continue
+		}
 		rank := f.keys[i].ranks()
 		start := make([]int32, len(rank)+1)
 		for _, n := range numbers[i] {
@@ -85,35 +80,6 @@ func (f *Fold) order(numbers [][]int32) []int32 {
 		order, next = next, order
 	}
 	return order
-}
-
-// ranks gives, by number, the place of a value among all of the key's values.
-func (k *key) ranks() []int32 {
-	words := k.flat()
-	byValue := make([]int32, 0, k.n)
-	for n := range k.n {
-		if n != k.null {
-			byValue = append(byValue, n)
-		}
-	}
-	switch k.typ.Kind {
-	case schemas.String:
-		slices.SortFunc(byValue, func(a, b int32) int { return cmp.Compare(k.values[a].text, k.values[b].text) })
-	case schemas.Decimal:
-		slices.SortFunc(byValue, func(a, b int32) int { return k.values[a].num.Cmp(k.values[b].num) })
-	case schemas.Float64:
-		slices.SortFunc(byValue, func(a, b int32) int { return cmp.Compare(float(words[a]), float(words[b])) })
-	default:
-		slices.SortFunc(byValue, func(a, b int32) int { return cmp.Compare(int64(words[a]), int64(words[b])) })
-	}
-	if k.null >= 0 {
-		byValue = append(byValue, k.null)
-	}
-	ranks := make([]int32, k.n)
-	for r, n := range byValue {
-		ranks[n] = int32(r)
-	}
-	return ranks
 }
 
 func (f *Fold) reset() {

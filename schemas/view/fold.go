@@ -20,12 +20,14 @@ const chunk = 4096
 type Fold struct {
 	plan     *Plan
 	keys     []*key
-	pairs    []table // pairs[i] numbers (groups by keys[:i+1], number in keys[i+1])
+	pairs    []pairs // pairs[i] numbers (groups by keys[:i+1], number in keys[i+1])
 	measures []agg.Column
+	prepared []string // by measure: what the block remembers its prepared argument by
 	groups   int
 	rows     int64
 
 	sel, group, other []int32 // scratch
+	keep              []bool
 }
 
 // NewFold returns an empty fold.
@@ -34,9 +36,14 @@ func (p *Plan) NewFold() *Fold {
 	for _, d := range p.Dimensions {
 		f.keys = append(f.keys, newKey(d.Type))
 	}
-	f.pairs = make([]table, max(0, len(f.keys)-1))
+	f.pairs = make([]pairs, max(0, len(f.keys)-1))
 	for _, m := range p.Measures {
 		f.measures = append(f.measures, m.Func.New())
+		key := ""
+		if m.Arg != nil {
+			key = "\x01" + m.Func.Name() + "\x00" + m.Arg.String()
+		}
+		f.prepared = append(f.prepared, key)
 	}
 	return f
 }
@@ -45,47 +52,77 @@ func (p *Plan) NewFold() *Fold {
 // of the block is kept. After an error the fold is not to be used any more.
 func (f *Fold) Add(b *column.Block, rows []int32) error {
 	rows, err := f.filter(b, rows)
-	if err != nil || len(rows) == 0 {
+	if err != nil || rows != nil && len(rows) == 0 {
 		return err
 	}
-	dims := make([]column.Vector, len(f.keys))
-	for i, d := range f.plan.Dimensions {
-		if dims[i], err = d.Expr.Eval(b); err != nil {
-			return fmt.Errorf("view %s: dimension %s: %w", f.plan.Name(), d.Name, err)
-		}
+	dims, args, err := f.vectors(b)
+	if err != nil {
+		return err
 	}
-	args := make([]column.Vector, len(f.measures))
-	for i, m := range f.plan.Measures {
-		if m.Arg == nil {
-			continue
+	if rows == nil {
+		f.rows += int64(b.Len())
+		// Without a list of rows the kernels read straight on: a chunk is a slice of each vector.
+		for from := 0; from < b.Len(); from += chunk {
+			to := min(from+chunk, b.Len())
+			f.fold(to-from, nil, parts(dims, from, to), parts(args, from, to))
 		}
-		if args[i], err = m.Arg.Eval(b); err != nil {
-			return fmt.Errorf("view %s: measure %s: %w", f.plan.Name(), m.Name, err)
-		}
+		return nil
 	}
 	f.rows += int64(len(rows))
 	for len(rows) > 0 {
 		part := rows[:min(chunk, len(rows))]
 		rows = rows[len(part):]
-		groups := f.number(dims, part)
-		for i, m := range f.measures {
-			m.Grow(f.groups)
-			m.Add(groups, part, args[i])
-		}
+		f.fold(len(part), part, dims, args)
 	}
 	return nil
 }
 
-// filter lists the rows that the plan looks at.
-func (f *Fold) filter(b *column.Block, rows []int32) ([]int32, error) {
-	if rows == nil {
-		n := b.Len()
-		f.sel = sized(f.sel, n)
-		rows = f.sel
-		for i := range rows {
-			rows[i] = int32(i)
+// vectors are the values of the dimensions and of the measures' arguments, which are prepared
+// once for all plans that fold the block.
+func (f *Fold) vectors(b *column.Block) (dims, args []column.Vector, err error) {
+	dims, args = make([]column.Vector, len(f.keys)), make([]column.Vector, len(f.measures))
+	for i, d := range f.plan.Dimensions {
+		if dims[i], err = d.Expr.Eval(b); err != nil {
+			return nil, nil, fmt.Errorf("view %s: dimension %s: %w", f.plan.Name(), d.Name, err)
 		}
 	}
+	for i, m := range f.plan.Measures {
+		if m.Arg == nil {
+			continue
+		}
+		args[i], err = b.Memo(f.prepared[i], func() (column.Vector, error) {
+			v, err := m.Arg.Eval(b)
+			if err != nil {
+				return v, err
+			}
+			return m.Func.Prepare(v), nil
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("view %s: measure %s: %w", f.plan.Name(), m.Name, err)
+		}
+	}
+	return dims, args, nil
+}
+
+func parts(vectors []column.Vector, from, to int) []column.Vector {
+	out := make([]column.Vector, len(vectors))
+	for i, v := range vectors {
+		out[i] = v.Slice(from, to)
+	}
+	return out
+}
+
+// fold folds n rows, those listed or the first.
+func (f *Fold) fold(n int, rows []int32, dims, args []column.Vector) {
+	groups := f.number(n, rows, dims)
+	for i, m := range f.measures {
+		m.Grow(f.groups)
+		m.Add(groups, rows, args[i])
+	}
+}
+
+// filter lists the rows that the plan looks at; nil are all.
+func (f *Fold) filter(b *column.Block, rows []int32) ([]int32, error) {
 	if f.plan.Where == nil {
 		return rows, nil
 	}
@@ -93,21 +130,37 @@ func (f *Fold) filter(b *column.Block, rows []int32) ([]int32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("view %s: where: %w", f.plan.Name(), err)
 	}
-	out := sized(f.sel, len(rows)) // may be rows itself: it is written behind where it is read
-	f.sel = out
-	n := 0
+	keep := v.Bools
+	if v.Valid != nil {
+		f.keep = sized(f.keep, b.Len())
+		for i, on := range v.Bools {
+			f.keep[i] = on && v.Valid[i]
+		}
+		keep = f.keep
+	}
+	f.sel = sized(f.sel, b.Len())
+	out, n := f.sel, 0
+	if rows == nil {
+		for row, on := range keep[:b.Len()] {
+			out[n] = int32(row)
+			if on {
+				n++
+			}
+		}
+		return out[:n], nil
+	}
 	for _, row := range rows {
 		out[n] = row
-		if v.Bools[row] && (v.Valid == nil || v.Valid[row]) {
+		if keep[row] {
 			n++
 		}
 	}
 	return out[:n], nil
 }
 
-// number gives the group of each row.
-func (f *Fold) number(dims []column.Vector, rows []int32) []int32 {
-	groups := f.group[:len(rows)]
+// number gives the group of each of n rows.
+func (f *Fold) number(n int, rows []int32, dims []column.Vector) []int32 {
+	groups := f.group[:n]
 	if len(f.keys) == 0 {
 		clear(groups)
 		f.groups = 1
@@ -115,14 +168,12 @@ func (f *Fold) number(dims []column.Vector, rows []int32) []int32 {
 	}
 	f.keys[0].number(dims[0], rows, groups)
 	f.groups = int(f.keys[0].n)
-	other := f.other[:len(rows)]
+	other := f.other[:n]
 	for i := range f.pairs {
-		f.keys[i+1].number(dims[i+1], rows, other)
-		t := &f.pairs[i]
-		for k, g := range groups {
-			groups[k] = t.number(uint64(g)<<32 | uint64(other[k]))
-		}
-		f.groups = len(t.keys)
+		k, p := f.keys[i+1], &f.pairs[i]
+		k.number(dims[i+1], rows, other)
+		p.number(groups, other, f.groups, int(k.n))
+		f.groups = p.n
 	}
 	return groups
 }
@@ -135,7 +186,7 @@ func (f *Fold) Rows() int64 { return f.rows }
 
 // Bytes is the memory that the fold holds, in bytes. What Flush returns is not counted.
 func (f *Fold) Bytes() int64 {
-	n := 4 * int64(cap(f.sel)+cap(f.group)+cap(f.other))
+	n := 4*int64(cap(f.sel)+cap(f.group)+cap(f.other)) + int64(cap(f.keep))
 	for _, k := range f.keys {
 		n += k.bytes()
 	}

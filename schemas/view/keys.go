@@ -4,8 +4,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/decimal128"
 
 	"watershed/schemas"
@@ -18,9 +16,10 @@ type key struct {
 	null int32 // number of null; -1: not seen yet
 	n    int32 // values seen, with null
 
-	words table   // of all types but strings and decimals
-	of    []int32 // number by the table's number, which does not count null
-
+	words  []uint64 // by number: of all types but strings and decimals
+	near   nearInts // their numbers, while they are integers of a small range,
+	far    bool     // else
+	table  table
 	texts  map[string]int32
 	nums   map[decimal128.Num]int32
 	values []value // by number: of strings and decimals
@@ -43,11 +42,14 @@ func newKey(typ schemas.Type) *key {
 		k.texts = make(map[string]int32)
 	case schemas.Decimal:
 		k.nums = make(map[decimal128.Num]int32)
+	case schemas.Int64, schemas.Date:
+	default:
+		k.far = true // times are far apart, floats anyhow
 	}
 	return k
 }
 
-// number writes the numbers of the rows' values into out.
+// number writes the numbers of the rows' values into out; rows is nil for the first len(out).
 func (k *key) number(v column.Vector, rows, out []int32) {
 	switch k.typ.Kind {
 	case schemas.String:
@@ -69,7 +71,8 @@ func (k *key) number(v column.Vector, rows, out []int32) {
 }
 
 func each(k *key, valid []bool, rows, out []int32, number func(row int32) int32) {
-	for i, row := range rows {
+	for i := range out {
+		row := at(rows, i)
 		if valid != nil && !valid[row] {
 			out[i] = k.ofNull()
 		} else {
@@ -78,17 +81,29 @@ func each(k *key, valid []bool, rows, out []int32, number func(row int32) int32)
 	}
 }
 
+// at is the i-th of the listed rows.
+func at(rows []int32, i int) int32 {
+	if rows == nil {
+		return int32(i)
+	}
+	return rows[i]
+}
+
 // ints looks a value up only where it differs from the row before: events come mostly in the
 // order of time, so that buckets of time make long runs.
 func (k *key) ints(v column.Vector, rows, out []int32) {
 	last, number, known := int64(0), int32(0), false
-	for i, row := range rows {
+	for i := range out {
+		row := at(rows, i)
 		if v.Valid != nil && !v.Valid[row] {
 			out[i] = k.ofNull()
 			continue
 		}
 		if x := v.Ints[row]; x != last || !known {
-			last, number, known = x, k.word(uint64(x)), true
+			last, number, known = x, k.near.get(x), true
+			if number < 0 {
+				number = k.word(uint64(x))
+			}
 		}
 		out[i] = number
 	}
@@ -102,44 +117,71 @@ func (k *key) strings(v column.Vector, rows, out []int32) {
 		clear(k.codes)
 	}
 	codes := k.codes
-	for i, row := range rows {
+	for i := range out {
+		row := at(rows, i)
 		if v.Valid != nil && !v.Valid[row] {
 			out[i] = k.ofNull()
 			continue
 		}
-		at := v.Codes[row]
-		if codes[at] == 0 {
-			codes[at] = k.text(v.Dict.Strings[at]) + 1
+		code := v.Codes[row]
+		if codes[code] == 0 {
+			codes[code] = k.text(v.Dict.Strings[code]) + 1
 		}
-		out[i] = codes[at] - 1
+		out[i] = codes[code] - 1
 	}
 }
 
-func (k *key) next() int32 { k.n++; return k.n - 1 }
-
 func (k *key) ofNull() int32 {
 	if k.null < 0 {
-		k.null = k.next()
+		k.null = k.n
+		k.n++
 		if k.texts != nil || k.nums != nil {
 			k.values = append(k.values, value{})
+		} else {
+			k.words = append(k.words, 0)
 		}
 	}
 	return k.null
 }
 
+// word numbers a value that is not near.
 func (k *key) word(x uint64) int32 {
-	w := k.words.number(x)
-	if int(w) == len(k.of) {
-		k.of = append(k.of, k.next())
+	if !k.far {
+		if k.near.put(int64(x), k.n) {
+			k.words = append(k.words, x)
+			k.n++
+			return k.n - 1
+		}
+		k.far = true
+		for n, w := range k.words {
+			if int32(n) != k.null {
+				k.table.number(w, int32(n))
+			}
+		}
+		k.near = nearInts{}
 	}
-	return k.of[w]
+	if k.table.full() && (k.typ.Kind == schemas.Int64 || k.typ.Kind == schemas.Date) && k.near.hold(k.words, k.null) {
+		k.far = false
+		k.table.reset()
+		if n := k.near.get(int64(x)); n >= 0 {
+			return n
+		}
+		return k.word(x)
+	}
+	n := k.table.number(x, k.n)
+	if n == k.n {
+		k.words = append(k.words, x)
+		k.n++
+	}
+	return n
 }
 
 // text numbers a string; a new one is copied, for the dictionary's memory is the record's.
 func (k *key) text(s string) int32 {
 	n, ok := k.texts[s]
 	if !ok {
-		s, n = strings.Clone(s), k.next()
+		s, n = strings.Clone(s), k.n
+		k.n++
 		k.texts[s] = n
 		k.values = append(k.values, value{text: s})
 		k.held += int64(len(s))
@@ -150,7 +192,8 @@ func (k *key) text(s string) int32 {
 func (k *key) decimal(x decimal128.Num) int32 {
 	n, ok := k.nums[x]
 	if !ok {
-		n = k.next()
+		n = k.n
+		k.n++
 		k.nums[x] = n
 		k.values = append(k.values, value{num: x})
 	}
@@ -159,8 +202,9 @@ func (k *key) decimal(x decimal128.Num) int32 {
 
 func (k *key) reset() {
 	k.null, k.n, k.held, k.dict = -1, 0, 0, nil
-	k.words.reset()
-	k.of = k.of[:0]
+	k.words = k.words[:0]
+	k.near.reset()
+	k.table.reset()
 	clear(k.texts)
 	clear(k.nums)
 	clear(k.values)
@@ -169,52 +213,6 @@ func (k *key) reset() {
 
 // bytes is an estimate where maps are concerned: 32 bytes an entry.
 func (k *key) bytes() int64 {
-	return k.words.bytes() + 4*int64(cap(k.of)+cap(k.codes)) + 32*int64(cap(k.values)) + 32*int64(len(k.texts)+len(k.nums)) + k.held
-}
-
-// flat is the values of types that fit a word, by number.
-func (k *key) flat() []uint64 {
-	words := make([]uint64, k.n)
-	for w, n := range k.of {
-		words[n] = k.words.keys[w]
-	}
-	return words
-}
-
-func float(word uint64) float64 { return math.Float64frombits(word) }
-
-// append writes the values of the numbers.
-func (k *key) append(numbers []int32, to array.Builder) {
-	to.Reserve(len(numbers))
-	words := k.flat()
-	for _, n := range numbers {
-		if n == k.null {
-			to.AppendNull()
-			continue
-		}
-		switch to := to.(type) {
-		case *array.StringBuilder:
-			to.Append(k.values[n].text)
-		case *array.Decimal128Builder:
-			to.Append(k.values[n].num)
-		case *array.Int64Builder:
-			to.Append(int64(words[n]))
-		case *array.TimestampBuilder:
-			to.Append(arrow.Timestamp(words[n]))
-		case *array.Date32Builder:
-			to.Append(arrow.Date32(int64(words[n])))
-		case *array.Float64Builder:
-			to.Append(float(words[n]))
-		case *array.BooleanBuilder:
-			to.Append(words[n] == 1)
-		}
-	}
-}
-
-// sized is a slice of n elements, s if it is long enough.
-func sized[T any](s []T, n int) []T {
-	if cap(s) < n {
-		return make([]T, n)
-	}
-	return s[:n]
+	return k.table.bytes() + k.near.bytes() + 8*int64(cap(k.words)) + 4*int64(cap(k.codes)) + 32*int64(cap(k.values)) +
+		32*int64(len(k.texts)+len(k.nums)) + k.held
 }

@@ -1,0 +1,157 @@
+package agg
+
+import (
+	"encoding/binary"
+)
+
+const (
+	uniqMax  = 65536 // hashes that a set may hold
+	few      = 5     // hashes that a set holds without a segment
+	firstLog = 4     // of the first segment
+)
+
+// A hashSet is the set of one group: half a cache line, which is all there is of a set of a
+// few hashes, and no pointer. A larger one is a table in a segment of the arena: open
+// addressing by the upper bits of the hashes, which are as good as random, so that the table
+// is nearly in their order.
+type hashSet struct {
+	n    uint32 // hashes held, other than 0
+	ref  uint32
+	log  uint8 // of the segment; 0: none
+	skip uint8
+	zero bool // hash 0 is in the set
+	few  [few]uint32
+}
+
+func (s *hashSet) size() uint32 { return s.n + uint32(one(s.zero)) }
+
+type hashSets struct {
+	of     []hashSet
+	arena  arena[uint32] // 0 is a free slot
+	sorted []uint32
+}
+
+func (c *hashSets) reset() {
+	clear(c.of)
+	c.of = c.of[:0]
+	c.arena.reset()
+}
+
+func (c *hashSets) bytes() int64 {
+	return 32*int64(cap(c.of)) + c.arena.bytes() + 4*int64(cap(c.sorted))
+}
+
+// insert puts a hash into a group's set.
+func (c *hashSets) insert(g int32, h uint32) {
+	s := &c.of[g]
+	if s.log == 0 {
+		for i := range s.few {
+			switch s.few[i] {
+			case h:
+				s.zero = s.zero || h == 0
+				return
+			case 0:
+				s.few[i] = h
+				s.n++
+				return
+			}
+		}
+		if h == 0 {
+			s.zero = true
+			return
+		}
+		c.enlarge(s)
+	}
+	if h&(1<<s.skip-1) != 0 {
+		return
+	}
+	if h == 0 {
+		s.zero = true
+	} else {
+		seg := c.arena.seg(s.ref, s.log)
+		if !place(seg, s.log, h) {
+			return
+		}
+		if s.n++; int(s.n) > len(seg)-len(seg)/4 {
+			c.enlarge(s)
+		}
+	}
+	for s.size() > uniqMax {
+		s.skip++
+		c.rebuild(s, s.log)
+	}
+}
+
+// place puts a hash other than 0 into a table and reports whether it is new.
+func place(seg []uint32, log uint8, h uint32) bool {
+	mask := uint32(len(seg) - 1)
+	for i := h >> (32 - log); ; i = (i + 1) & mask {
+		switch seg[i&mask] {
+		case 0:
+			seg[i&mask] = h
+			return true
+		case h:
+			return false
+		}
+	}
+}
+
+func (c *hashSets) enlarge(s *hashSet) {
+	if s.log > 0 {
+		c.rebuild(s, s.log+1)
+		return
+	}
+	var seg []uint32
+	s.log = firstLog
+	s.ref, seg = c.arena.get(firstLog)
+	for _, h := range s.few[:s.n] {
+		place(seg, firstLog, h)
+	}
+}
+
+// rebuild moves a set into another segment, without what its skip degree excludes.
+func (c *hashSets) rebuild(s *hashSet, log uint8) {
+	ref, seg := c.arena.get(log)
+	old, oldLog := s.ref, s.log
+	s.n = 0
+	for _, h := range c.arena.seg(old, oldLog) {
+		if h != 0 && h&(1<<s.skip-1) == 0 {
+			place(seg, log, h)
+			s.n++
+		}
+	}
+	s.ref, s.log = ref, log
+	c.arena.put(old, oldLog)
+}
+
+// append encodes a group's set as ClickHouse's UniquesHashSet. The hashes are in ascending
+// order: what makes equal sets equal bytes costs little, for tables are nearly in order.
+func (c *hashSets) append(b []byte, g int32) []byte {
+	s := &c.of[g]
+	b = binary.AppendUvarint(append(b, s.skip), uint64(s.size()))
+	if s.zero {
+		b = append(b, 0, 0, 0, 0)
+	}
+	sorted := c.sorted[:0]
+	if s.log == 0 {
+		sorted = append(sorted, s.few[:s.n]...)
+	} else {
+		for _, h := range c.arena.seg(s.ref, s.log) {
+			if h != 0 {
+				sorted = append(sorted, h)
+			}
+		}
+	}
+	for i := 1; i < len(sorted); i++ {
+		h, k := sorted[i], i
+		for ; k > 0 && sorted[k-1] > h; k-- {
+			sorted[k] = sorted[k-1]
+		}
+		sorted[k] = h
+	}
+	for _, h := range sorted {
+		b = binary.LittleEndian.AppendUint32(b, h)
+	}
+	c.sorted = sorted
+	return b
+}

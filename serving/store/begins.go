@@ -25,7 +25,22 @@ func (db *DB) Begin(ctx context.Context, term uint64, marks map[string]schemas.M
 		return wrapf(err, "begin speed states")
 	}
 	crash.At("store.begin-stored")
-	return nil
+	// If we stop here, the copies are older than the marks, which harms nothing.
+	return wrapf(db.insert(ctx, "positions_in", RoleSpeed, term, marksBlock(term, beginCopies(marks))), "begin speed states")
+}
+
+// beginCopy is what follows a plan's hash where table positions holds the epoch in which its states begin
+// once more: so a row that table begins has lost is missed (Check), and the mark is known still.
+const beginCopy = "/begins"
+
+// beginCopies are the copies of marks. Of two rows for a plan the table keeps that of the higher sequence,
+// so the epoch stands there too.
+func beginCopies(marks map[string]schemas.Mark) map[string]schemas.Mark {
+	out := make(map[string]schemas.Mark, len(marks))
+	for plan, m := range marks {
+		out[plan+beginCopy] = schemas.Mark{Epoch: m.Epoch, Position: schemas.Position{Seq: m.Epoch}}
+	}
+	return out
 }
 
 // marksBlock has a row per plan.

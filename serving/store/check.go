@@ -29,8 +29,8 @@ func (e *NoLiveError) NoLive() bool { return true }
 // registered with, and the speed states. It reads a column of each batch table, and changes nothing.
 //
 // Of the speed states it finds a table that is gone or was made anew, parts that ClickHouse put
-// aside as broken, and positions without a beginning. Rows that somebody deleted it does not find;
-// the next audit does.
+// aside as broken, positions without a beginning, and beginnings of which only the copy is left. Rows of
+// states that somebody deleted it does not find; the next audit does.
 func (db *DB) Check(ctx context.Context) (schemas.Damage, error) {
 	d, err := db.check(ctx)
 	return d, wrapf(err, "check the live build")
@@ -112,6 +112,9 @@ func missingSpeed(of schemas.Covered, t planTables, at reach, broken []uint64) (
 	if len(out) > 0 {
 		return out, max(of.Cut, at.epoch) + 1
 	}
+	if at.copied > at.begins { // what is stored again may be more than the build needs; it is whole then
+		return []string{fmt.Sprintf("that its speed states begin at cut %d is not where it was stored", at.copied)}, at.copied
+	}
 	if at.begins > of.Cut {
 		return []string{fmt.Sprintf("its speed states begin at cut %d, and the build stands at cut %d", at.begins, of.Cut)}, at.begins
 	}
@@ -177,7 +180,7 @@ func (db *DB) Seal(ctx context.Context, d schemas.Damage) error {
 		return wrapf(err, "end the answers of damaged views")
 	}
 	crash.At("store.sealed")
-	return nil
+	return wrapf(db.send(clickhouse.Context(ctx, clickhouse.WithSettings(own())), "positions", marksBlock(0, beginCopies(marks))), "end the answers of damaged views")
 }
 
 // planTables are the names of a plan's tables; empty where one is not there.
@@ -214,8 +217,9 @@ func (db *DB) planTables(ctx context.Context) (map[string]planTables, error) {
 type reach struct {
 	epoch  uint64 // the newest that either names
 	begins uint64
-	folded bool // it has a position
-	begun  bool // it has a beginning
+	copied uint64 // begins, as the copy beside the positions has it
+	folded bool   // it has a position
+	begun  bool   // it has a beginning
 }
 
 // begunEpoch is an epoch in which the plan of a beginning has had states. A seal, which has no
@@ -228,16 +232,20 @@ func (db *DB) reached(ctx context.Context) (map[string]reach, error) {
 		Plan   string `ch:"plan"`
 		Epoch  uint64 `ch:"epoch"`
 		Begins uint64 `ch:"begins"`
+		Copied uint64 `ch:"copied"`
 		Folded bool   `ch:"folded"`
 		Begun  bool   `ch:"begun"`
-	}](ctx, db.client, fmt.Sprintf("SELECT plan, max(_s.reached) AS epoch, max(_s.begins) AS begins, toBool(countIf(NOT _s.begin) > 0) AS folded, toBool(countIf(_s.begin) > 0) AS begun FROM (SELECT plan, epoch AS reached, 0 AS begins, false AS begin FROM %s UNION ALL SELECT plan, %s, epoch, true FROM %s) AS _s GROUP BY plan",
-		db.name("positions"), begunEpoch, db.name("begins")))
+	}](ctx, db.client, fmt.Sprintf(`SELECT plan, max(_s.reached) AS epoch, max(_s.begins) AS begins, max(_s.copied) AS copied, toBool(countIf(_s.kind = 'position') > 0) AS folded, toBool(countIf(_s.kind = 'begin') > 0) AS begun
+		FROM (SELECT plan, epoch AS reached, 0 AS begins, 0 AS copied, 'position' AS kind FROM %[1]s WHERE NOT endsWith(plan, %[2]s)
+		UNION ALL SELECT substring(plan, 1, length(plan) - %[3]d), 0, 0, epoch, 'copy' FROM %[1]s WHERE endsWith(plan, %[2]s)
+		UNION ALL SELECT plan, %[4]s, epoch, 0, 'begin' FROM %[5]s) AS _s GROUP BY plan`,
+		db.name("positions"), literal(beginCopy), len(beginCopy), begunEpoch, db.name("begins")))
 	if err != nil {
 		return nil, err
 	}
 	out := make(map[string]reach, len(got))
 	for _, r := range got {
-		out[r.Plan] = reach{epoch: r.Epoch, begins: r.Begins, folded: r.Folded, begun: r.Begun}
+		out[r.Plan] = reach{epoch: r.Epoch, begins: r.Begins, copied: r.Copied, folded: r.Folded, begun: r.Begun}
 	}
 	return out, nil
 }

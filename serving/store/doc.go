@@ -30,6 +30,8 @@
 // and a view has the merged views V (finished values) and V_states (states, to roll up further).
 // Columns of ours begin with an underscore there, where fields cannot.
 //
+// positions also holds the epoch of a plan's newest beginning once more, under its hash and "/begins".
+//
 // fsync means fsync_after_insert and fsync_part_directory: what was acknowledged survives a power
 // cut. Config.NoFsync turns it off. What is not fsynced is looked at before it is relied on: a
 // slice has its rows counted, and is computed again if they are short.

@@ -19,7 +19,9 @@ type AnewRequest struct {
 	CutAbove uint64           // the highest number of a cut of this log that is known anywhere
 	Kept     schemas.Position // messages up to here are in history; zero: nothing is known to be
 
-	Definitions schemas.Set // that hold from the beginning on
+	// Definitions hold from the beginning on. If an interrupted call has emptied the log and its last cut is
+	// as new as CutAbove, that cut's do: nobody else knows them.
+	Definitions schemas.Set
 	Retiring    schemas.Set
 }
 
@@ -139,9 +141,17 @@ func (l *Log) begin(ctx context.Context, rescue *rescue, req AnewRequest) (schem
 	if err != nil {
 		return schemas.Cut{}, err
 	}
-	last, _, err := l.LastCut(ctx)
+	last, ok, err := l.LastCut(ctx)
 	if err != nil {
 		return schemas.Cut{}, err
+	}
+	if !ok { // the log was lost, or an earlier call has emptied it
+		if last, ok, err = rescue.savedCut(ctx); err != nil {
+			return schemas.Cut{}, err
+		}
+		if ok && last.Number >= req.CutAbove {
+			req.Definitions, req.Retiring = last.Definitions, last.Retiring
+		}
 	}
 	known, err := l.raise(ctx, cutCounter, max(req.CutAbove, last.Number))
 	if err != nil {
@@ -168,8 +178,11 @@ func (l *Log) save(ctx context.Context, rescue *rescue, kept schemas.Position) (
 	}
 	crash.At("eventlog.anew-marked")
 	l.step("marked")
-	// 3. A second copy of what is not in history. If we stop here, a part of it is there, without
-	// gaps; the next call goes on behind that.
+	// 3. A second copy of what is not in history, and of the last cut. If we stop here, a part of it is
+	// there, without gaps; the next call goes on behind that.
+	if err := rescue.saveCut(ctx); err != nil {
+		return 0, err
+	}
 	if err := rescue.copy(ctx, kept, ack.Sequence); err != nil {
 		return 0, err
 	}

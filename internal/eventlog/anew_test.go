@@ -249,6 +249,41 @@ func TestAnew(t *testing.T) {
 	}
 }
 
+// Once the log is empty nobody but the copy knows its last cut: a later attempt, which is given the
+// definitions of an older build, begins with those of that cut. It does not if a newer cut is known.
+func TestAnewResumesWithTheLastCut(t *testing.T) {
+	noLeak(t)
+	b := newBrokenLog(t, func(t *testing.T, b *brokenLog) {
+		b.has = make(map[string]bool)
+		last, _, err := b.log.LastCut(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, err = b.log.PublishCut(testContext(t), last, set(event("a"), event("new")), set(event("old"))); err != nil {
+			t.Fatal(err)
+		}
+		b.cuts = last.Number
+	})
+	for step := ""; step != "emptied"; {
+		step = anewKilled(t, b, 4)
+		if step == "" {
+			t.Fatal("it did not come to where the log is empty")
+		}
+	}
+	if _, ok, err := b.log.LastCut(testContext(t)); ok || err != nil {
+		t.Fatalf("the log has a cut (%t, %v); want an empty log", ok, err)
+	}
+	result, err := b.log.Anew(testContext(t), b.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := set(event("a"), event("new"))
+	if retiring := set(event("old")); result.Cut.Definitions.Hash() != want.Hash() || result.Cut.Retiring.Hash() != retiring.Hash() {
+		t.Errorf("begins with %d types and %d retiring; want those of the last cut", len(result.Cut.Definitions.Events), len(result.Cut.Retiring.Events))
+	}
+	b.check(t, result.Cut)
+}
+
 type killed struct{ step string }
 
 // anewKilled begins a log anew and dies at the n-th step. It returns the step, or none if there were fewer.

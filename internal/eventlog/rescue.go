@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	rescueSubject = "rescue."       // and sequence, hash, log timestamp, event type
-	rescueCut     = "watershed_cut" // metadata: the number of the cut behind which the messages go
-	rescueWindow  = 512             // messages sent and not acknowledged
+	rescueSubject = "rescue." // and sequence, hash, log timestamp, event type
+	rescueEvents  = rescueSubject + "*.*.*.>"
+	rescueLastCut = rescueSubject + "cut" // the last cut of the log that is being begun anew
+	rescueCut     = "watershed_cut"       // metadata: the number of the cut behind which the messages go
+	rescueWindow  = 512                   // messages sent and not acknowledged
 
 	// loggedHeader is the log's timestamp of a message when it was published first, RFC 3339. Event
 	// times are held against it, so that what fitted then fits still.
@@ -62,6 +64,38 @@ func (r *rescue) setCut(ctx context.Context, cut uint64) error {
 	return err
 }
 
+// saveCut keeps the log's last cut, if it has one: it is gone when the log is emptied, and with it which
+// definitions held.
+func (r *rescue) saveCut(ctx context.Context) error {
+	cut, ok, err := r.log.LastCut(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	msg, err := encodeCut(&cut)
+	if err != nil {
+		return err
+	}
+	msg.Subject = rescueLastCut
+	_, err = r.log.js.PublishMsg(ctx, msg)
+	return err
+}
+
+// savedCut is the cut that saveCut kept last. It has no position.
+func (r *rescue) savedCut(ctx context.Context) (cut schemas.Cut, ok bool, err error) {
+	msg, err := r.stream.GetLastMsgForSubject(ctx, rescueLastCut)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return cut, false, nil
+	}
+	if err != nil {
+		return cut, false, err
+	}
+	c, err := decodeCut(msg.Header, msg.Data, schemas.Position{}, time.Time{})
+	if err != nil {
+		return cut, false, err
+	}
+	return *c, true, nil
+}
+
 // copy copies the log's messages of events behind kept, or behind what is already here, up to the mark.
 func (r *rescue) copy(ctx context.Context, kept schemas.Position, mark uint64) error {
 	info, err := r.stream.Info(ctx)
@@ -73,11 +107,11 @@ func (r *rescue) copy(ctx context.Context, kept schemas.Position, mark uint64) e
 	if err != nil {
 		return err
 	}
-	if last > 0 {
-		msg, err := r.stream.GetMsg(ctx, last)
-		if err != nil {
-			return err
-		}
+	msg, err := r.stream.GetLastMsgForSubject(ctx, rescueEvents)
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	if err == nil {
 		saved, err := parseSaved(msg.Subject)
 		if err != nil {
 			return err
@@ -141,7 +175,7 @@ func (r *rescue) republish(ctx context.Context, cut uint64) (int, error) {
 	}
 	defer p.Close()
 	n := 0
-	err = r.log.walk(ctx, r.stream, 0, nil, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	err = r.log.walk(ctx, r.stream, 0, []string{rescueEvents}, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		saved, err := parseSaved(msg.Subject())
 		if err != nil {
 			return err

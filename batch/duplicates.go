@@ -1,9 +1,11 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -96,8 +98,9 @@ func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, erro
 	return out, err
 }
 
-// arrange numbers the rows of the date: files by their first sequence, and else in the date's order,
-// which depends on their content alone.
+// arrange numbers the rows of the date: files by their first sequence, imports by which they are, and else
+// in the date's order, which depends on their content alone. Two rows have equal places only if they come
+// from two imports, and which they are a compaction leaves as it is.
 func (s *search) arrange() (rows int64, err error) {
 	s.base, s.fresh = make([]uint32, len(s.files)), make([]bool, len(s.files))
 	fresh := make(map[string]bool, len(s.date.fresh))
@@ -108,7 +111,10 @@ func (s *search) arrange() (rows int64, err error) {
 		s.order = append(s.order, i)
 		s.fresh[i] = fresh[file.Path]
 	}
-	sort.SliceStable(s.order, func(i, j int) bool { return s.files[s.order[i]].MinSeq < s.files[s.order[j]].MinSeq })
+	slices.SortStableFunc(s.order, func(i, j int) int {
+		a, b := s.files[i], s.files[j]
+		return cmp.Or(cmp.Compare(a.MinSeq, b.MinSeq), cmp.Compare(a.Origin(), b.Origin()))
+	})
 	for _, i := range s.order {
 		s.base[i] = uint32(rows)
 		if rows += s.files[i].Rows; rows > math.MaxUint32 {

@@ -166,7 +166,7 @@ func newPast(t testing.TB, seed uint64, most int) *past {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.snap = &snapshot{table: p.table, dates: divide(now.Files, before.Files), baseAt: first.Last.Seq}
+	p.snap = &snapshot{table: p.table, dates: divide(now.Files, before), baseAt: first.Last.Seq}
 	return p
 }
 
@@ -292,7 +292,7 @@ func BenchmarkDuplicates(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	snap := &snapshot{table: p.table, dates: divide(now.Files, nil)}
+	snap := &snapshot{table: p.table, dates: divide(now.Files, &history.Snapshot{})}
 	for _, memory := range []int64{256 << 20, 32 << 20, 8 << 20, 1 << 20} {
 		b.Run(fmt.Sprintf("%dMiB", memory>>20), func(b *testing.B) {
 			b.ReportAllocs()

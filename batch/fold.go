@@ -52,7 +52,7 @@ func (f *folder) do(ctx context.Context, j *job) error {
 			return err
 		}
 		for i, t := range computed {
-			s := schemas.Slice{Key: t.key, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(events[i]), Duplicates: uint64(d.n)}
+			s := schemas.Slice{Key: t.key.now, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(events[i]), Duplicates: uint64(d.n) + j.date.compacted}
 			if err := f.c.insert.slice(ctx, j, t, s, f.fold(t.plan).Flush()); err != nil {
 				return err
 			}

@@ -2,8 +2,6 @@ package batch
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"time"
@@ -42,6 +40,8 @@ func (r *run) unaudited(p *view.Plan, snap *snapshot) string {
 		return "what was shown until now was not whole: " + missing
 	case !covered:
 		return fmt.Sprintf("build %d, live until now, does not cover this definition", r.base.Number)
+	case snap.ahead:
+		return fmt.Sprintf("history was compacted with events that build %d, live until now, does not have", r.base.Number)
 	case snap.lost:
 		return fmt.Sprintf("history does not have any more what cut %d was built from", base.Cut)
 	}
@@ -58,7 +58,7 @@ type job struct {
 // A target is one plan in a job.
 type target struct {
 	plan    *view.Plan
-	key     string
+	key     sliceKey
 	reuse   *schemas.Slice // registered under the key: only the audit's part is computed
 	base    *schemas.Slice // the live build's slice of the date
 	audited bool           // the live build covers the plan, and another slice or none for the date
@@ -119,14 +119,15 @@ func (r *run) whole(ctx context.Context, p *view.Plan, snap *snapshot) (map[stri
 	if err != nil {
 		return nil, err
 	}
-	wanted := make(map[string]bool, len(snap.dates))
+	wanted := make(map[string]string, 2*len(snap.dates))
 	for _, d := range snap.dates {
-		wanted[sliceKey(p, d)] = true
+		key := keyOf(p, d)
+		wanted[key.former], wanted[key.now] = key.now, key.now
 	}
 	byKey := make(map[string]schemas.Slice, len(snap.dates))
 	for _, s := range registered {
-		if wanted[s.Key] && s.ID > byKey[s.Key].ID {
-			byKey[s.Key] = s
+		if key, ok := wanted[s.Key]; ok && s.Key != "" && s.ID > byKey[key].ID {
+			byKey[key] = s
 		}
 	}
 	ids := make([]uint64, 0, len(byKey))
@@ -165,12 +166,12 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 				if p.Event.Name != ev.Name {
 					continue
 				}
-				t := &target{plan: p, key: sliceKey(p, d), base: sliceOn(r.base.Plans[p.Hash].Slices, d.day)}
-				if s, ok := old[p.Hash][t.key]; ok && !r.cfg.Rebuild && !thin[s.ID] {
+				t := &target{plan: p, key: keyOf(p, d), base: sliceOn(r.base.Plans[p.Hash].Slices, d.day)}
+				if s, ok := old[p.Hash][t.key.now]; ok && !r.cfg.Rebuild && !thin[s.ID] {
 					t.reuse = &s
 				}
 				audit := w.specs[p.Hash] != nil
-				t.audited = audit && (t.base == nil || t.base.Key != t.key || r.cfg.Rebuild)
+				t.audited = audit && (t.base == nil || !t.key.is(t.base.Key) || r.cfg.Rebuild)
 				if t.reuse == nil {
 					j.targets = append(j.targets, t)
 					continue
@@ -205,16 +206,6 @@ func (r *run) dropAgedSlices(w *work) {
 			}
 		}
 	}
-}
-
-// sliceKey names a slice by all that its states depend on.
-func sliceKey(p *view.Plan, d date) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "slice 1\n%s\n%d\n", p.Hash, d.day)
-	for _, f := range d.files {
-		fmt.Fprintln(h, f.Content)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 func sliceOn(slices []schemas.Slice, day int32) *schemas.Slice {

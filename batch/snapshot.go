@@ -20,6 +20,7 @@ type snapshot struct {
 	dates []date
 
 	baseAt uint64 // stream sequence of the cut up to which the live build has the type; 0: it has nothing
+	ahead  bool   // a compaction has mixed what the live build has with what came since
 	lost   bool   // what the live build was made from is not there any more, and was given up
 }
 
@@ -28,6 +29,8 @@ type date struct {
 	day   int32
 	files []history.File
 	fresh []history.File // imports that the live build's snapshot did not hold
+
+	compacted uint64 // duplicates that compactions have left out of the files
 }
 
 // snapshots waits until the archiver has committed every type up to the cut, and returns what
@@ -116,7 +119,8 @@ func (r *run) snapshot(ctx context.Context, ev *schemas.Event) (*snapshot, error
 		}
 		out.lost = gone
 	}
-	out.dates = divide(at.Files, before.Files)
+	out.dates = divide(at.Files, before)
+	out.ahead = slices.ContainsFunc(at.Files, func(f history.File) bool { return f.AsOf > before.Version })
 	return out, nil
 }
 
@@ -148,7 +152,7 @@ func firstDate(days []int32) string {
 // has lost something.
 func (r *run) changed(ev *schemas.Event, before *history.Snapshot) (days []int32) {
 	then := make(map[int32]date)
-	for _, d := range divide(before.Files, nil) {
+	for _, d := range divide(before.Files, &history.Snapshot{}) {
 		then[d.day] = d
 	}
 	for _, p := range r.plans {
@@ -157,7 +161,7 @@ func (r *run) changed(ev *schemas.Event, before *history.Snapshot) (days []int32
 		}
 		for _, s := range r.base.Plans[p.Hash].Slices {
 			// A slice whose registration ClickHouse has lost has no key; the run computes it again.
-			if s.Key != "" && s.Key != sliceKey(p, then[s.Date]) && !slices.Contains(days, s.Date) {
+			if s.Key != "" && !keyOf(p, then[s.Date]).is(s.Key) && !slices.Contains(days, s.Date) {
 				days = append(days, s.Date)
 			}
 		}
@@ -228,10 +232,11 @@ func (r *run) table(ctx context.Context, ev *schemas.Event) (*history.Table, err
 	return t, nil
 }
 
-// divide sorts files into dates, in an order that depends on their content alone.
-func divide(files, before []history.File) []date {
-	known := make(map[string]bool, len(before))
-	for _, f := range before {
+// divide sorts files into dates, in an order that depends on their content alone. before is the live
+// build's snapshot: what a compaction has made of its files is not fresh.
+func divide(files []history.File, before *history.Snapshot) []date {
+	known := make(map[string]bool, len(before.Files))
+	for _, f := range before.Files {
 		known[f.Content] = true
 	}
 	byDay := make(map[int32]*date)
@@ -242,7 +247,8 @@ func divide(files, before []history.File) []date {
 			byDay[f.Date] = d
 		}
 		d.files = append(d.files, f)
-		if f.Import && !known[f.Content] {
+		d.compacted += uint64(f.Duplicates)
+		if f.Import && !known[f.Content] && (f.AsOf == 0 || f.AsOf > before.Version) {
 			d.fresh = append(d.fresh, f)
 		}
 	}

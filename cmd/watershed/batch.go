@@ -55,9 +55,7 @@ one runs with --gate off.`,
 			}
 			report, err := a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
 			if err == nil {
-				if _, err := a.vacuum(cmd.Context(), e, false); err != nil {
-					a.log.Error("vacuum: failed; files of history that nobody needs stay", "error", err)
-				}
+				a.tidy(cmd.Context(), e)
 			}
 			return a.batchDone(report, err, asJSON)
 		},

@@ -114,7 +114,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 	for _, c := range []*cobra.Command{
 		a.upCmd(), a.speedCmd(), a.batchCmd(), a.serveCmd(),
 		a.importCmd(), a.publishCmd(), a.queryCmd(),
-		a.statusCmd(), a.buildsCmd(), a.rollbackCmd(), a.auditCmd(), a.verifyCmd(), a.repairCmd(), a.dlqCmd(), a.vacuumCmd(),
+		a.statusCmd(), a.buildsCmd(), a.rollbackCmd(), a.auditCmd(), a.verifyCmd(), a.repairCmd(), a.dlqCmd(), a.compactCmd(), a.vacuumCmd(),
 		a.validateCmd(), a.demoCmd(), a.versionCmd(),
 	} {
 		usageOnArgs(c)

@@ -28,6 +28,9 @@ type tuning struct {
 	BatchMemory     int64      // bytes of states that wait to be inserted
 	DuplicateMemory int64      // bytes of what finds duplicates in a batch
 	Gate            batch.Gate // drift that keeps the live build live
+
+	CompactBytes  int64 // of history's files that are compacted after a batch; 0: none
+	CompactMemory int64 // bytes in which a date is sorted
 }
 
 const (
@@ -49,6 +52,8 @@ func (t *tuning) register(f *pflag.FlagSet) {
 	f.Int64Var(&t.BatchMemory, "batch-memory", 256<<20, "`bytes` of states that a batch keeps until they are inserted")
 	f.Int64Var(&t.DuplicateMemory, "duplicate-memory", 256<<20, "`bytes` in which a batch finds duplicates; dates that need more are read several times")
 	f.Var(&t.Gate, "gate", "`drift` above which a build does not go live: off, an amount like 0 or 250, or a share like 0.5%")
+	f.Int64Var(&t.CompactBytes, "compact-bytes", 4<<30, "`bytes` of history's small files that are brought together after each batch, at most; 0: none are")
+	f.Int64Var(&t.CompactMemory, "compact-memory", 256<<20, "`bytes` in which a date's events are sorted for that; dates that need more are read several times")
 	f.StringVar(&t.Trim, "trim", trimAuto, "what the log forgets: auto (what history has and nobody needs) or off (nothing)")
 }
 
@@ -68,6 +73,8 @@ func (t *tuning) validate() error {
 	check(t.Retention >= span(time.Hour) && t.Retention <= span(30*day), "--retention %s: want 1h to 30d: what runs still reads what was replaced", t.Retention)
 	check(t.BatchMemory >= 1<<20, "--batch-memory %d: want 1048576 or more", t.BatchMemory)
 	check(t.DuplicateMemory >= 1<<20, "--duplicate-memory %d: want 1048576 or more", t.DuplicateMemory)
+	check(t.CompactBytes >= 0, "--compact-bytes %d: want 0 or more", t.CompactBytes)
+	check(t.CompactMemory >= 1<<20 && t.CompactMemory <= 2<<30, "--compact-memory %d: want 1048576 to 2147483648", t.CompactMemory)
 	check(t.Trim == trimAuto || t.Trim == trimOff, "--trim %q: want auto or off", t.Trim)
 	return errors.Join(errs...)
 }

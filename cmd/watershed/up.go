@@ -117,12 +117,7 @@ func (l *loops) nightly(ctx context.Context, at time.Duration) error {
 		if _, err := l.batch(ctx); err != nil {
 			continue // it has said why
 		}
-		switch r, err := l.a.vacuum(ctx, l.e, false); {
-		case err != nil:
-			l.a.log.Error("vacuum: failed; files of history that nobody needs stay", "error", err)
-		case len(r.Paths) > 0:
-			l.a.log.Info("vacuum: done", "files", len(r.Paths), "bytes", r.Bytes)
-		}
+		l.a.tidy(ctx, l.e)
 	}
 }
 

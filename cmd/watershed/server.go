@@ -46,6 +46,18 @@ func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening fun
 	return err
 }
 
+// serveAdmin serves metrics, status and health of a role that answers no queries, until ctx ends.
+func (a *app) serveAdmin(ctx context.Context, e *engines, loops *loops, addr string) error {
+	cfg := api.Config{Addr: addr, Admin: true}
+	if a.cfg.Token != "" {
+		cfg.Tokens = []string{a.cfg.Token}
+	}
+	if err := cfg.Validate(); err != nil {
+		return usageError{err}
+	}
+	return api.Serve(ctx, cfg, a.deps(e, loops))
+}
+
 func (a *app) openReader(ctx context.Context) (*store.Reader, error) {
 	cfg := store.Config{Addr: a.cfg.ClickHouse, Database: a.cfg.Database, User: a.cfg.ReaderUser, Password: a.cfg.ReaderPassword}
 	if cfg.User == "" {

@@ -56,7 +56,7 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure endpoint: %w", err)
 	}
-	if deps.Reader == nil || deps.Catalog == nil || deps.Log == nil {
+	if deps.Reader == nil && !cfg.Admin || deps.Catalog == nil || deps.Log == nil {
 		return nil, errors.New("configure endpoint: reader, catalog and log are needed")
 	}
 	if deps.Logger == nil {
@@ -93,6 +93,21 @@ func (a *api) handler(version string) http.Handler {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, MaxBodyBytes: maxBody,
 			SkipValidateParams: true, Responses: map[string]*huma.Response{"default": problems}}
 	}
+	if !a.config.Admin {
+		a.queryRoutes(h, operation)
+	}
+	huma.Register(h, operation("status", http.MethodGet, "/v1/status", "State of the pipeline"), a.status)
+	huma.Register(h, operation("livez", http.MethodGet, "/livez", "The process answers"), a.livez)
+	huma.Register(h, operation("readyz", http.MethodGet, "/readyz", "All that is needed answers"), a.readyz)
+	if a.deps.DeadLetters != nil && !a.config.Admin {
+		a.deadLetterRoutes(h, operation)
+	}
+	mux.Handle("GET /metrics", a.metrics())
+	return a.guard(mux)
+}
+
+// queryRoutes are those of views and builds.
+func (a *api) queryRoutes(h huma.API, operation func(id, method, path, summary string) huma.Operation) {
 	result := resultResponse()
 
 	sql := operation("sql", http.MethodPost, "/v1/sql", "Run read-only SQL")
@@ -110,14 +125,6 @@ func (a *api) handler(version string) http.Handler {
 
 	huma.Register(h, operation("list-views", http.MethodGet, "/v1/views", "List the views"), a.listViews)
 	huma.Register(h, operation("list-builds", http.MethodGet, "/v1/builds", "List the builds"), a.listBuilds)
-	huma.Register(h, operation("status", http.MethodGet, "/v1/status", "State of the pipeline"), a.status)
-	huma.Register(h, operation("livez", http.MethodGet, "/livez", "The process answers"), a.livez)
-	huma.Register(h, operation("readyz", http.MethodGet, "/readyz", "All that is needed answers"), a.readyz)
-	if a.deps.DeadLetters != nil {
-		a.deadLetterRoutes(h, operation)
-	}
-	mux.Handle("GET /metrics", a.metrics())
-	return a.guard(mux)
 }
 
 // problemResponse describes Problem in the interface's description.

@@ -16,6 +16,9 @@ type Config struct {
 	// authentication with any user name. None: everybody who reaches loopback may ask. The endpoint
 	// speaks plain HTTP; beyond a trusted network, put a TLS proxy before it.
 	Tokens []string
+	// Admin leaves out all that answers with events' values: what is left is /metrics, /v1/status, /livez
+	// and /readyz, for a process that serves no queries. Deps then need no Reader.
+	Admin bool
 
 	Timeout    time.Duration // of a query that asks for none; 0: 30 s
 	MaxTimeout time.Duration // the most that a query may ask for; 0: 60 s

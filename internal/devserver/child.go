@@ -50,6 +50,7 @@ func childArguments(library, config, data string, tcpPort, httpPort int) []strin
 		"--listen_host=" + loopback,
 		fmt.Sprintf("--tcp_port=%d", tcpPort),
 		fmt.Sprintf("--http_port=%d", httpPort),
+		"--log-level=information", // as the configuration says, which this command line would overrule with "trace"
 		"--input-format", "LineAsString", "--structure", "line String",
 		"--query", serveQueries,
 	}

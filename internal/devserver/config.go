@@ -64,6 +64,13 @@ func loadCredentials(path string, given credentials) (credentials, error) {
 
 // serverTemplate is ClickHouse's main configuration.
 //
+// The tasks that look for parts to merge share a pool that is as small as the machine by default: with
+// two processors ClickHouse logs many times a second that it has paused them.
+//
+// The sleeps are those of each table's search for merges, while it finds none: an insert wakes it at
+// once. By default each looks several times a second at first, which took a tenth of a processor with
+// 30 databases that nobody used.
+//
 // A reader may set only what readerConstraints name, which needs
 // settings_constraints_replace_previous; system tables beyond the harmless ones need a grant.
 const serverTemplate = `<clickhouse>
@@ -77,6 +84,10 @@ const serverTemplate = `<clickhouse>
   <users_config>{{xml .Users}}</users_config>
   <user_files_path>{{xml .UserFiles}}/</user_files_path>
   <timezone>UTC</timezone>
+  <background_schedule_pool_size>16</background_schedule_pool_size>
+  <background_processing_pool_thread_sleep_seconds_if_nothing_to_do>1</background_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+  <background_processing_pool_task_sleep_seconds_when_no_work_min>2</background_processing_pool_task_sleep_seconds_when_no_work_min>
+  <background_processing_pool_task_sleep_seconds_when_no_work_multiplier>2</background_processing_pool_task_sleep_seconds_when_no_work_multiplier>
 {{- if .MaxMemory}}
   <max_server_memory_usage>{{.MaxMemory}}</max_server_memory_usage>
 {{- end}}

@@ -20,10 +20,12 @@ type batches struct {
 	log   *os.File
 	r     *rand.Rand
 	every time.Duration // pause between two runs at most
+	tally *tally
 
 	gate sync.Mutex                           // held during a run; guards what follows
 	arm  func() string                        // the crash places of the next run; nil: none
 	died func(said string, by syscall.Signal) // is told how each run ended, and what it said
+	wait time.Duration                        // for archiver and speed layer to pass the cut
 
 	now chan struct{} // holds a token when the next run shall begin at once
 
@@ -33,6 +35,9 @@ type batches struct {
 	done  int        // number of the last run that succeeded
 	runs  []outcome
 }
+
+// patience is how long a batch waits for archiver and speed layer to pass its cut.
+const patience = 5 * time.Second
 
 // An outcome is how a run ended.
 type outcome struct {
@@ -52,12 +57,12 @@ type report struct {
 	} `json:"audit"`
 }
 
-func newBatches(dir, bin string, env []string, seed uint64, every time.Duration) (*batches, error) {
+func newBatches(dir, bin string, env []string, seed uint64, every time.Duration, t *tally) (*batches, error) {
 	log, err := os.OpenFile(dir+"/batch.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &batches{bin: bin, env: env, log: log, every: every, r: rand.New(rand.NewPCG(seed, 11)), now: make(chan struct{}, 1)}, nil
+	return &batches{bin: bin, env: env, log: log, every: every, tally: t, wait: patience, r: rand.New(rand.NewPCG(seed, 11)), now: make(chan struct{}, 1)}, nil
 }
 
 // arming says at which places the next runs die, and who is told how each ended; nil: none, nobody.
@@ -65,6 +70,13 @@ func (b *batches) arming(arm func() string, died func(said string, by syscall.Si
 	b.gate.Lock()
 	defer b.gate.Unlock()
 	b.arm, b.died = arm, died
+}
+
+// waiting says how long the next runs wait for archiver and speed layer.
+func (b *batches) waiting(d time.Duration) {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	b.wait = d
 }
 
 // run runs batches until ctx ends.
@@ -94,7 +106,7 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 	if started == nil && b.arm != nil { // the gate is held
 		place = b.arm()
 	}
-	cmd := command(b.bin, []string{"batch", "--json", "--wait", "5s"}, b.env, place)
+	cmd := command(b.bin, []string{"batch", "--json", "--wait", b.wait.String()}, b.env, place)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if ctx.Err() != nil {
@@ -112,9 +124,14 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 	n := b.begun
 	if started == nil {
 		b.cmd = cmd
+		select {
+		case <-b.now: // whoever asked for a run meant this one
+		default:
+		}
 	}
 	b.mu.Unlock()
 	_ = cmd.Wait() // how it ended is in ProcessState
+	b.tally.spent("batch", cmd.ProcessState)
 	o := outcome{code: cmd.ProcessState.ExitCode(), said: said.String()}
 	var r report
 	if json.Unmarshal(out.Bytes(), &r) == nil {
@@ -149,12 +166,14 @@ func (b *batches) complete(ctx context.Context) error {
 	b.mu.Unlock()
 	for {
 		b.mu.Lock()
-		done := b.done
+		done, running := b.done, b.cmd != nil
 		b.mu.Unlock()
 		if done > from {
 			return nil
 		}
-		b.hurry()
+		if !running {
+			b.hurry()
+		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("no batch succeeds: %w; the last one said: %s", err, b.last().said)
 		}

@@ -33,7 +33,7 @@ func (l *life) level(ctx context.Context) (time.Duration, error) {
 			if now, _, _ := p.count(); now >= from+2 {
 				break
 			}
-			if err := pause(ctx, 5*time.Millisecond); err != nil {
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
 				return 0, fmt.Errorf("nothing is acknowledged any more: %w", err)
 			}
 		}
@@ -46,7 +46,8 @@ func (l *life) level(ctx context.Context) (time.Duration, error) {
 		if a := l.reader.latest(); a != nil && a.asked.After(began) && l.shows(a, want) {
 			return a.at.Sub(began), nil
 		}
-		if err := pause(ctx, 5*time.Millisecond); err != nil {
+		l.reader.hurry()
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return 0, fmt.Errorf("answers do not get level: %w; the last error of the endpoint: %v", err, l.reader.why())
 		}
 	}
@@ -118,7 +119,7 @@ func (l *life) compare(outer context.Context, what string, imports map[string]in
 		} else if ctx.Err() == nil {
 			reason = err
 		}
-		if pause(ctx, 20*time.Millisecond) != nil {
+		if pause(ctx, 150*time.Millisecond) != nil {
 			if err := l.ended(outer); err != nil {
 				return false, err
 			}

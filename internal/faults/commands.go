@@ -33,13 +33,18 @@ func (l *life) command(ctx context.Context, place string, args ...string) (strin
 		}
 	})()
 	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState != nil {
+		l.tally.spent("commands", cmd.ProcessState)
+	}
 	return string(out), err
 }
 
-// says waits until the worker has said something since an offset of its log.
-func (l *life) says(ctx context.Context, from int64, text string) error {
+// says waits until the worker has said something since an offset of its log. With hurry batches run without pause.
+func (l *life) says(ctx context.Context, from int64, hurry bool, text string) error {
 	for !strings.Contains(l.speed.since(from), text) {
-		l.batch.hurry()
+		if hurry {
+			l.batch.hurry()
+		}
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return fmt.Errorf("the worker does not say that %s: %w", text, err)
 		}

@@ -69,15 +69,8 @@ func (l *life) fileMissing(ctx context.Context) error {
 // has forgotten the events, that the file comes back from a backup. A batch in between may fail, but must
 // not compute from what is not there.
 func (l *life) breakHistory(ctx context.Context, imported bool, how func(path string) error) error {
-	path, err := l.dataFile(imported)
+	path, backup, err := l.damage(imported, how)
 	if err != nil {
-		return err
-	}
-	backup, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := how(path); err != nil {
 		return err
 	}
 	l.batch.hurry()
@@ -99,6 +92,19 @@ func (l *life) breakHistory(ctx context.Context, imported bool, how func(path st
 		return err
 	}
 	return l.verified(ctx, heal)
+}
+
+// damage does something to a data file, and returns what was in it. No batch may compact it meanwhile.
+func (l *life) damage(imported bool, how func(path string) error) (path string, before []byte, err error) {
+	l.batch.gate.Lock()
+	defer l.batch.gate.Unlock()
+	if path, err = l.dataFile(imported); err != nil {
+		return "", nil, err
+	}
+	if before, err = os.ReadFile(path); err != nil {
+		return "", nil, err
+	}
+	return path, before, how(path)
 }
 
 // found returns the command that `verify` names when it has found what is wrong with a file.
@@ -133,12 +139,22 @@ func (l *life) giveUpAndImport(ctx context.Context, heal string) error {
 	defer l.batch.gate.Unlock()
 	given, _ := l.healer(ctx, "repair", "--accept-loss") // exit code 3: something was lost
 	out += given
-	named := importNamed.FindStringSubmatch(out)
-	if named == nil {
+	var imports []string // a compaction may have brought several into one file
+	for _, named := range importNamed.FindAllStringSubmatch(out, -1) {
+		if !slices.Contains(imports, named[1]) {
+			imports = append(imports, named[1])
+		}
+	}
+	if len(imports) == 0 {
 		return fmt.Errorf("%w: `watershed repair --accept-loss` does not name the import to be made again: %s", errNotHealed, lastLines(out, 3))
 	}
-	l.tally.say("  `watershed repair --accept-loss`, then the import again")
-	return l.importAgain(ctx, named[1])
+	l.tally.say("  `watershed repair --accept-loss`, then %d imports again", len(imports))
+	for _, sha := range imports {
+		if err := l.importAgain(ctx, sha); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // healOrTakeBack heals, or takes the file back from a backup if the log is said to have forgotten its events.

@@ -32,8 +32,15 @@ func newDeck(r *rand.Rand, only string, t *tally) (*deck, error) {
 	return d, nil
 }
 
-// draw deals the next fault.
-func (d *deck) draw() fault {
+// draw deals the next n faults.
+func (d *deck) draw(n int) (hand []fault) {
+	for range n {
+		hand = append(hand, d.next())
+	}
+	return hand
+}
+
+func (d *deck) next() fault {
 	if len(d.left) == 0 {
 		for _, j := range d.r.Perm(len(d.all)) {
 			d.left = append(d.left, d.all[j])

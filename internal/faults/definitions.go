@@ -25,11 +25,6 @@ view: sales
 from: sale
 measures: {n: count(), marks: 'count(kind == "mark")', total: sum(value), users: uniq(user)}
 ---
-view: shops
-from: sale
-dimensions: {hour: 'bucket(time, "1h")', name: name}
-measures: {n: count(), marks: 'count(kind == "mark")', total: sum(value), users: uniq(user)}
----
 view: large
 from: sale
 where: value > 500
@@ -60,8 +55,6 @@ func viewSpecs() []viewSpec {
 	every := func(*event) bool { return true }
 	return []viewSpec{
 		{"sales", "sale", true, every, func(*event) string { return "" }, "''"},
-		{"shops", "sale", true, every, func(e *event) string { return fmt.Sprintf("%d/%s", e.time.Truncate(time.Hour).Unix(), e.Name) },
-			"concat(toString(toUnixTimestamp(hour)), '/', name)"},
 		{"large", "sale", false, func(e *event) bool { return e.Value > 500 }, func(e *event) string { return e.Name }, "name"},
 		{"visits", "visit", true, every, func(*event) string { return "" }, "''"},
 		{"pages", "visit", true, every, func(e *event) string { return fmt.Sprintf("%d/%s", e.time.Truncate(24*time.Hour).Unix(), e.Name) },

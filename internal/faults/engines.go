@@ -52,12 +52,12 @@ func serveNATS(spec string) error {
 }
 
 // natsService is NATS as a process of its own.
-func natsService(dir, data string, port int) (*service, error) {
+func natsService(dir, data string, port int, t *tally) (*service, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return newService("nats", dir, self, nil, environment(fmt.Sprintf("%s=%d %s", natsVariable, port, data)))
+	return newService("nats", dir, self, nil, environment(fmt.Sprintf("%s=%d %s", natsVariable, port, data)), t)
 }
 
 // freePort is a port that nothing listens on at this moment.

@@ -20,6 +20,9 @@ type event struct {
 	acked time.Time // when its first message was acknowledged
 }
 
+// userLimit is the number of users.
+const userLimit = 100
+
 // A generator draws events of one type.
 type generator struct {
 	r         *rand.Rand
@@ -45,7 +48,7 @@ func (g *generator) draw(source, kind string) *event {
 	at := day.Add(time.Duration(g.r.Int64N(int64(24 * time.Hour)))).Truncate(time.Microsecond)
 	e := &event{
 		Type: g.eventType, ID: fmt.Sprintf("%s-%s-%d", g.eventType, source, g.next), Time: at.Format(time.RFC3339Nano),
-		Name: fmt.Sprintf("n%d", g.r.IntN(8)), User: g.r.Int64N(100), Value: g.r.Int64N(1000), Kind: kind, time: at,
+		Name: fmt.Sprintf("n%d", g.r.IntN(8)), User: g.r.Int64N(userLimit), Value: g.r.Int64N(1000), Kind: kind, time: at,
 	}
 	if kind == markKind {
 		e.Value = 999 // every view shows it

@@ -26,7 +26,7 @@ type pace struct {
 	perLife            int           // faults of a life at most
 }
 
-func shortPace() pace { return pace{2 * time.Second, 500 * time.Millisecond, 2 * time.Second, 4, 10} }
+func shortPace() pace { return pace{4 * time.Second, 500 * time.Millisecond, 2 * time.Second, 4, 10} }
 func longPace() pace  { return pace{4 * time.Second, 5 * time.Second, 60 * time.Second, 1, 40} }
 
 // length draws how long a fault lasts.

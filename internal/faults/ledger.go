@@ -17,6 +17,8 @@ type ledger struct {
 	file    *os.File
 	sent    map[string]int // new events of a type whose publication has begun
 	acked   []message
+	counted *counter // of acked, up to upTo
+	upTo    int
 	copies  []*again // what was sent once more
 	imports map[string][]importFile
 	anew    time.Time // when the log was begun anew; zero: never

@@ -102,7 +102,8 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 	if w != nil {
 		// First the worker alone, then batches alone: it computes what views lack by itself, and each would
 		// take that over from the other.
-		w.enter(l, true, false)
+		w.l = l
+		w.enter(true, false)
 		l.batch.gate.Lock()
 	}
 	for _, run := range []func(context.Context) error{l.speed.run, l.serve.run, l.batch.run} {
@@ -113,7 +114,7 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 	err = l.reader.again(begin)
 	if w != nil {
 		l.batch.gate.Unlock()
-		w.enter(l, false, true)
+		w.enter(false, true)
 	}
 	if err != nil {
 		return l, errors.Join(err, context.Cause(l.ctx))
@@ -126,7 +127,7 @@ func (l *life) startEngines() error {
 	if err != nil {
 		return err
 	}
-	if l.nats, err = natsService(l.dir, l.path("nats"), port); err != nil {
+	if l.nats, err = natsService(l.dir, l.path("nats"), port, l.tally); err != nil {
 		return err
 	}
 	l.group.Go(func() error { return l.nats.run(l.ctx) })
@@ -165,16 +166,16 @@ func (l *life) makeRoles() error {
 			"WATERSHED_READER_USER="+reader, "WATERSHED_READER_PASSWORD="+readerPassword,
 			"WATERSHED_DIR="+l.path("data"), "WATERSHED_HISTORY="+l.path("history"),
 			"WATERSHED_DEFINITIONS="+l.path("definitions"), "WATERSHED_LISTEN="+listen,
-			"WATERSHED_HORIZON="+l.horizon.String(), "WATERSHED_FLUSH_EVERY=200ms", fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
+			"WATERSHED_HORIZON="+l.horizon.String(), "WATERSHED_FLUSH_EVERY=400ms", "WATERSHED_BATCH_MEMORY=1048576", fmt.Sprintf("WATERSHED_LOG_MAX_BYTES=%d", logBytes),
 		)
 	}
-	if l.speed, err = newService("speed", l.dir, l.bin, []string{"speed"}, l.env["speed"]); err != nil {
+	if l.speed, err = newService("speed", l.dir, l.bin, []string{"speed"}, l.env["speed"], l.tally); err != nil {
 		return err
 	}
-	if l.serve, err = newService("serve", l.dir, l.bin, []string{"serve"}, l.env["serve"]); err != nil {
+	if l.serve, err = newService("serve", l.dir, l.bin, []string{"serve"}, l.env["serve"], l.tally); err != nil {
 		return err
 	}
-	if l.batch, err = newBatches(l.dir, l.bin, l.env["batch"], l.seed, l.pace.batchEvery); err != nil {
+	if l.batch, err = newBatches(l.dir, l.bin, l.env["batch"], l.seed, l.pace.batchEvery, l.tally); err != nil {
 		return err
 	}
 	return nil
@@ -190,7 +191,7 @@ func (l *life) startTraffic() (err error) {
 		l.importGen[eventType] = newGenerator(l.seed+uint64(i)+100, eventType)
 		l.group.Go(func() error { return p.run(l.ctx) })
 	}
-	l.reader = &reader{endpoint: l.endpoint, views: l.views, ledger: l.ledger, report: l.tally.violate}
+	l.reader = &reader{now: make(chan struct{}, 1), endpoint: l.endpoint, views: l.views, ledger: l.ledger, report: l.tally.violate}
 	l.group.Go(func() error { return l.reader.run(l.ctx) })
 	return nil
 }

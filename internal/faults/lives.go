@@ -7,58 +7,125 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// lives lives as many lives as the faults need. In every second one the horizon of duplicates is short
-// and the log is trimmed.
-func (p *plan) lives(ctx context.Context, dir, bin string, t *tally) error {
-	hand, err := newDeck(rand.New(rand.NewPCG(p.seed, 0)), p.only, t)
+// A lane is a row of lives, one after the other. There are two lanes, so that one does something while the
+// other waits. In every second life of a lane the horizon of duplicates is short and the log is trimmed.
+type lane struct {
+	*plan
+	number int
+	dir    string
+	bin    string
+	pace   pace
+	disks  bool
+	hand   []fault // that the lives go through
+	places *places // nil: none is died at
+	tally  *tally
+}
+
+// last is the lane of the lives that are lived, behind all others, if there are places left that nothing has
+// died at: processes that died elsewhere, again and again, were in the way.
+const last = 3
+
+// lives deals the faults to the lanes and lets them live.
+func (p *plan) lives(outer context.Context, dir, bin string, b *book) error {
+	all := &tally{book: b}
+	hand, err := newDeck(rand.New(rand.NewPCG(p.seed, 0)), p.only, all)
 	if err != nil {
 		return err
 	}
-	pc := longPace()
+	faults := hand.draw(p.n)
+	pc, first := longPace(), (p.n+1)/2
 	if p.short {
 		pc = shortPace()
 	}
-	w := &walk{}
+	var left *places
 	if p.places {
-		w = newWalk(p.brief)
-		defer w.end(t)
+		left = newPlaces()
+		defer left.end(all)
+		first = p.n / 4 // most scenes are the first lane's
 	}
-	for number, done := 1, 0; done < p.n || number == 2 && !w.brief && len(w.remain(trims()...)) > 0; number++ {
-		home := filepath.Join(dir, fmt.Sprintf("life-%d", number))
-		horizon := wholeHorizon
-		if number%2 == 0 {
-			horizon = trimmedHorizon
+	g, ctx := errgroup.WithContext(outer)
+	for i, share := range [][]fault{faults[:first], faults[first:]} {
+		l := &lane{plan: p, number: i + 1, dir: dir, bin: bin, pace: pc, disks: hand.disks, hand: share, places: left, tally: &tally{book: b, lane: i + 1}}
+		g.Go(func() error { return l.run(ctx) })
+	}
+	err = g.Wait()
+	if err == nil && p.places {
+		err = (&lane{plan: p, number: last, dir: dir, bin: bin, pace: pc, disks: hand.disks, places: left, tally: &tally{book: b, lane: last}}).run(outer)
+	}
+	return err
+}
+
+// scenes are those of a life of the lane.
+func (n *lane) scenes(life int) []scene {
+	switch {
+	case n.places == nil:
+	case life == 2 && n.number > 1:
+		return trimScenes()
+	case life == 1 && n.number == 1:
+		return scenes()
+	case life == 1 && n.number == 2:
+		return historyScenes()
+	case life == 1:
+		return slices.Concat(scenes(), historyScenes())
+	}
+	return nil
+}
+
+// due reports whether there is something to do in a life.
+func (n *lane) due(life int) bool {
+	left := func(s scene) bool { return len(n.places.remain(s.places...)) > 0 }
+	return len(n.hand) > 0 || slices.ContainsFunc(n.scenes(life), left) || n.number == last && life == 1 && len(n.places.remain(everyday()...)) > 0
+}
+
+func (n *lane) run(ctx context.Context) error {
+	for number := 1; number <= 2 || len(n.hand) > 0; number++ {
+		if !n.due(number) {
+			continue
 		}
-		var walked *walk
-		if p.places && number == 1 {
-			walked = w
-		}
-		l, err := newLife(ctx, home, bin, p.seed+uint64(number)<<32, pc, t, horizon, hand.disks, walked)
-		if err != nil {
-			return errors.Join(fmt.Errorf("begin life %d: %w", number, err), l.disks.close())
-		}
-		t.say("life %d in %s, duplicates are found within %s", number, home, horizon)
-		bad := t.violations()
-		n, err := l.live(ctx, hand, p.n-done, w)
-		done += n
-		l.summary()
-		err = errors.Join(err, l.close())
-		if t.violations() > bad || err != nil {
-			err = errors.Join(err, l.disks.keep())
-		}
-		if err = errors.Join(err, l.disks.close()); err != nil {
-			return fmt.Errorf("life %d: %w", number, err)
-		}
-		if t.violations() == bad && p.dir == "" {
-			if err := os.RemoveAll(home); err != nil {
-				return err
-			}
+		if err := n.life(ctx, number); err != nil {
+			return fmt.Errorf("life %d of lane %d: %w", number, n.number, err)
 		}
 	}
 	return nil
+}
+
+// life lives one life.
+func (n *lane) life(ctx context.Context, number int) error {
+	home := filepath.Join(n.dir, fmt.Sprintf("life-%d.%d", n.number, number))
+	horizon := wholeHorizon
+	if number%2 == 0 {
+		horizon = trimmedHorizon
+	}
+	w, scenes := &walk{places: n.places}, n.scenes(number)
+	var fromStart *walk
+	if len(scenes) > 0 && n.number != 2 {
+		fromStart = w
+	}
+	seed := n.seed + uint64(number)<<32 + uint64(n.number)<<48
+	l, err := newLife(ctx, home, n.bin, seed, n.pace, n.tally, horizon, n.disks, fromStart)
+	if err != nil {
+		return errors.Join(fmt.Errorf("it does not begin: %w", err), l.disks.close())
+	}
+	w.l = l
+	n.tally.say("life %d in %s, duplicates are found within %s", number, home, horizon)
+	bad := n.tally.violations()
+	err = n.live(ctx, l, w, scenes)
+	l.summary()
+	err = errors.Join(err, l.close())
+	bad = n.tally.violations() - bad
+	if bad > 0 || err != nil {
+		err = errors.Join(err, l.disks.keep())
+	}
+	if err = errors.Join(err, l.disks.close()); err == nil && bad == 0 && n.plan.dir == "" {
+		err = os.RemoveAll(home)
+	}
+	return err
 }
 
 const (
@@ -71,43 +138,26 @@ const (
 	trimmedHorizon = 10 * time.Second
 )
 
-// live goes through faults until the life is over, and returns how many there were. The first life is
-// walked through before; in the second the log is trimmed, at the places of which the worker dies meanwhile.
-func (l *life) live(ctx context.Context, hand *deck, n int, w *walk) (done int, err error) {
+// live goes through the scenes, and then through faults until the life is over.
+func (n *lane) live(ctx context.Context, l *life, w *walk, scenes []scene) error {
 	began := time.Now()
 	if err := l.importSome(ctx); err != nil {
-		return 0, err
+		return err
 	}
-	if w.l == l {
-		if ok, err := w.through(ctx, l); err != nil || !ok {
-			return 0, err
+	if len(scenes) > 0 {
+		if ok, err := w.through(ctx, scenes); err != nil || !ok {
+			return err
 		}
 	}
-	trimming := l.horizon == trimmedHorizon && !w.brief && len(w.remain(trims()...)) > 0
-	if trimming {
-		w.enter(l, true, false)
-	}
-	for n = min(n, l.pace.perLife); done < n && time.Since(began) < lifeTime && context.Cause(l.ctx) == nil; {
-		f := hand.draw()
-		done++
-		if ok, err := l.suffer(ctx, f, done%l.pace.exactEvery == 0 || f.heavy || done == n); err != nil || !ok {
-			return done, err
+	for done := 1; done <= l.pace.perLife && len(n.hand) > 0 && time.Since(began) < lifeTime && context.Cause(l.ctx) == nil; done++ {
+		f := n.hand[0]
+		n.hand = n.hand[1:]
+		if ok, err := l.suffer(ctx, f, done%l.pace.exactEvery == 0 || f.heavy || done == l.pace.perLife || len(n.hand) == 0); err != nil || !ok {
+			return err
 		}
 	}
-	if trimming && context.Cause(l.ctx) == nil {
-		if err := w.met(ctx, true, trims()...); err != nil {
-			return done, err
-		}
-		w.enter(l, false, false)
-		if _, err := l.check(ctx, true); err != nil {
-			return done, err
-		}
-	}
-	return done, context.Cause(l.ctx)
+	return context.Cause(l.ctx)
 }
-
-// trims are the places that only a process comes by that trims the log.
-func trims() []string { return []string{"eventlog.trim-decided", "eventlog.trimmed"} }
 
 // suffer goes through one fault. It reports whether the life can go on.
 func (l *life) suffer(ctx context.Context, f fault, exact bool) (bool, error) {

@@ -40,7 +40,6 @@ type plan struct {
 	seed   uint64
 	short  bool
 	places bool
-	brief  bool   // only the places of everyday life
 	only   string // faults whose name begins so
 	dir    string
 	bin    string // built already
@@ -55,7 +54,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	f.Uint64Var(&p.seed, "seed", 0, "seed; 0: a new one")
 	f.BoolVar(&p.short, "short", false, "pauses of a second instead of up to a minute, and fewer comparisons")
 	f.BoolVar(&p.places, "places", true, "die at every crash place too")
-	f.BoolVar(&p.brief, "brief", false, "of the crash places only those that everyday life comes by")
 	f.StringVar(&p.only, "only", "", "only faults whose name begins so")
 	f.StringVar(&p.bin, "bin", "", "a watershed built with -tags crash (default: it is built from this source tree)")
 	f.StringVar(&p.dir, "dir", "", "where to keep everything (default: a temporary directory, removed if all is well)")
@@ -85,9 +83,6 @@ func (p *plan) repeat() string {
 	if !p.places {
 		s += " -places=false"
 	}
-	if p.brief {
-		s += " -brief"
-	}
 	if p.only != "" {
 		s += fmt.Sprintf(" -only %q", p.only)
 	}
@@ -96,7 +91,8 @@ func (p *plan) repeat() string {
 
 // run does everything and prints the table.
 func (p *plan) run(ctx context.Context, out io.Writer) (ok bool, err error) {
-	t := newTally(out)
+	b := newBook(out)
+	t := &tally{book: b}
 	t.say("repeat with: %s", p.repeat())
 	dir := p.dir
 	if dir == "" {
@@ -114,8 +110,8 @@ func (p *plan) run(ctx context.Context, out io.Writer) (ok bool, err error) {
 		}
 		t.say("built")
 	}
-	err = p.lives(ctx, dir, bin, t)
-	ok = t.print() && err == nil
+	err = p.lives(ctx, dir, bin, b)
+	ok = b.print() && err == nil
 	if ok && p.dir == "" {
 		return ok, os.RemoveAll(dir)
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// readEvery is the pause between two answers.
-const readEvery = 200 * time.Millisecond
+// readEvery is the pause between two answers that nobody waits for.
+const readEvery = 700 * time.Millisecond
 
 // A reader asks for the totals of all views all through, and holds each answer against what can be
 // known at that moment, whatever is broken:
@@ -23,6 +23,7 @@ type reader struct {
 	views    []viewSpec
 	ledger   *ledger
 	report   func(kind violation, text string)
+	now      chan struct{} // holds a token when somebody waits for the next answer
 
 	mu      sync.Mutex // guards what follows
 	last    *answer
@@ -37,7 +38,7 @@ func (r *reader) run(ctx context.Context) error {
 	known := make(map[uint64]map[string]int64) // by build
 	var before *answer
 	mayDrop := make(map[string]int64) // duplicates that `before` may have shown
-	for pause(ctx, readEvery) == nil {
+	for r.pause(ctx) == nil {
 		a, err := ask(ctx, r.endpoint, sql)
 		r.note(a, err)
 		if err != nil {
@@ -54,6 +55,26 @@ func (r *reader) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// pause waits for the time of the next answer.
+func (r *reader) pause(ctx context.Context) error {
+	t := time.NewTimer(readEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.now:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// hurry makes the reader ask soon.
+func (r *reader) hurry() {
+	select {
+	case r.now <- struct{}{}:
+	default:
+	}
 }
 
 func (r *reader) note(a *answer, err error) {
@@ -81,7 +102,8 @@ func (r *reader) again(ctx context.Context) error {
 		if a := r.latest(); a != nil && a.asked.After(from) {
 			return nil
 		}
-		if err := pause(ctx, 5*time.Millisecond); err != nil {
+		r.hurry()
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return fmt.Errorf("no answer: %w", errors.Join(err, r.why()))
 		}
 	}

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"math/bits"
+)
 
 // A row is what a view shows of one group.
 type row struct{ n, marks, total, users int64 }
@@ -13,13 +17,16 @@ type table map[string]row
 func (l *ledger) recount(views []viewSpec, marks map[string]int64) (least, most map[string]table) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	count := func(doubtful bool) map[string]table {
-		c := newCounter(views)
-		for i := range l.acked {
-			for _, e := range l.acked[i].Events {
-				c.add(e)
-			}
+	if l.counted == nil {
+		l.counted = newCounter(views)
+	}
+	for ; l.upTo < len(l.acked); l.upTo++ {
+		for _, e := range l.acked[l.upTo].Events {
+			l.counted.add(e)
 		}
+	}
+	count := func(doubtful bool) map[string]table {
+		c := l.counted.clone()
 		for eventType, files := range l.imports {
 			for _, f := range files[:min(int64(len(files)), marks[eventType])] {
 				for _, e := range f.events {
@@ -33,47 +40,70 @@ func (l *ledger) recount(views []viewSpec, marks map[string]int64) (least, most 
 				c.add(x.event)
 			}
 		}
-		return c.tables
+		return c.tables()
 	}
 	return count(false), count(true)
 }
 
-// A counter folds events into tables, one event at a time.
+// A counter folds events into groups, one event at a time.
 type counter struct {
 	views  []viewSpec
-	tables map[string]table
-	users  map[string]map[int64]bool // by view and group
+	groups []map[string]group // by view
+}
+
+// A group is a row that is being counted.
+type group struct {
+	row
+	seen [userLimit/64 + 1]uint64 // a bit for each user
 }
 
 func newCounter(views []viewSpec) *counter {
-	c := &counter{views: views, tables: make(map[string]table), users: make(map[string]map[int64]bool)}
-	for _, v := range views {
-		c.tables[v.name] = make(table)
+	c := &counter{views: views}
+	for range views {
+		c.groups = append(c.groups, make(map[string]group))
 	}
 	return c
 }
 
+func (c *counter) clone() *counter {
+	d := &counter{views: c.views}
+	for _, groups := range c.groups {
+		d.groups = append(d.groups, maps.Clone(groups))
+	}
+	return d
+}
+
 func (c *counter) add(e *event) {
-	for _, v := range c.views {
+	for i, v := range c.views {
 		if v.eventType != e.Type || !v.shows(e) {
 			continue
 		}
-		g := v.group(e)
-		r := c.tables[v.name][g]
-		r.n++
-		r.total += e.Value
+		name := v.group(e)
+		g := c.groups[i][name]
+		g.n++
+		g.total += e.Value
 		if e.Kind == markKind {
-			r.marks++
+			g.marks++
 		}
-		seen := c.users[v.name+"\x00"+g]
-		if seen == nil {
-			seen = make(map[int64]bool)
-			c.users[v.name+"\x00"+g] = seen
-		}
-		seen[e.User] = true
-		r.users = int64(len(seen))
-		c.tables[v.name][g] = r
+		g.seen[e.User/64] |= 1 << (e.User % 64)
+		c.groups[i][name] = g
 	}
+}
+
+// tables are the rows by view.
+func (c *counter) tables() map[string]table {
+	tables := make(map[string]table)
+	for i, v := range c.views {
+		t := make(table, len(c.groups[i]))
+		for name, g := range c.groups[i] {
+			for _, word := range g.seen {
+				g.users += int64(bits.OnesCount64(word))
+			}
+			t[name] = g.row
+		}
+		tables[v.name] = t
+	}
+	return tables
 }
 
 // A difference is how an answer differs from the recount: events lost and counted twice in the view

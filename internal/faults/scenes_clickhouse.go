@@ -28,17 +28,13 @@ func (l *life) refuse(ctx context.Context, view string) (end func() error, err e
 
 // refused lets one view be refused for a while: the others go on, and it joins them again.
 func (w *walk) refused(ctx context.Context) error {
-	return w.again("speed.joined", func() error { return w.refuseAWhile(ctx) })
-}
-
-func (w *walk) refuseAWhile(ctx context.Context) error {
 	end, err := w.l.refuse(ctx, "pages")
 	if err != nil {
 		return err
 	}
 	err = w.met(ctx, false, "speed.detached")
 	if err == nil { // the next worker meets it, too, and lives
-		err = w.l.says(ctx, w.l.speed.said(), "it goes on apart")
+		err = w.l.says(ctx, w.l.speed.said(), false, "it goes on apart")
 	}
 	if err := errors.Join(err, end()); err != nil {
 		return err
@@ -98,6 +94,8 @@ func (w *walk) tableLost(ctx context.Context) error {
 // stranded holds a view back until the log has forgotten what it needs next: it begins again behind the
 // build that covers it.
 func (w *walk) stranded(ctx context.Context) error {
+	w.l.batch.waiting(time.Second) // for a view that does not come
+	defer w.l.batch.waiting(patience)
 	end, err := w.l.refuse(ctx, "pages")
 	if err != nil {
 		return err
@@ -114,7 +112,7 @@ func (w *walk) stranded(ctx context.Context) error {
 }
 
 func (w *walk) leaveBehind(ctx context.Context) error {
-	if err := w.l.says(ctx, w.l.speed.said(), "it goes on apart"); err != nil {
+	if err := w.l.says(ctx, w.l.speed.said(), false, "it goes on apart"); err != nil {
 		return err
 	}
 	if err := w.l.batch.complete(ctx); err != nil { // the build covers the view

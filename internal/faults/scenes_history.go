@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,10 +15,6 @@ import (
 
 // aside takes a table's log away for a while, as a disk that does not answer would.
 func (w *walk) aside(ctx context.Context) error {
-	return w.again("history.level", func() error { return w.takeAway(ctx) })
-}
-
-func (w *walk) takeAway(ctx context.Context) error {
 	table, away := w.l.path("history", "visit", "_delta_log"), w.l.path("history", "away")
 	if err := os.WriteFile(away, nil, 0o644); err != nil {
 		return err
@@ -30,7 +27,7 @@ func (w *walk) takeAway(ctx context.Context) error {
 	}
 	err := w.met(ctx, true, "history.aside")
 	if err == nil { // the next worker does it, too, and lives
-		err = w.l.says(ctx, w.l.speed.said(), "a type is set aside")
+		err = w.l.says(ctx, w.l.speed.said(), true, "a type is set aside")
 	}
 	if back := swap(); back != nil {
 		return back
@@ -42,6 +39,17 @@ func (w *walk) takeAway(ctx context.Context) error {
 		return err
 	}
 	return w.within(ctx, 8*time.Second, false, "history.level") // a worker that dies elsewhere finds the table whole
+}
+
+// compact brings files together, of all that is there.
+func (w *walk) compact(ctx context.Context) error {
+	if err := errors.Join(w.l.importSome(ctx), w.l.batch.complete(ctx)); err != nil {
+		return err
+	}
+	if out, err := w.run(ctx, "compact", "--fresh", "--min-files", "1"); err != nil {
+		return fmt.Errorf("watershed compact: %w: %s", err, out)
+	}
+	return w.l.verified(ctx, "compact")
 }
 
 // vacuum removes what those who died have left, as if that had been hours ago.
@@ -67,9 +75,9 @@ func (w *walk) vacuum(ctx context.Context) error {
 	return w.l.verified(ctx, "vacuum")
 }
 
-// fileMissing removes a file whose events are in the log, and another one if a repair died with all done.
+// fileMissing removes a file whose events are in the log.
 func (w *walk) fileMissing(ctx context.Context) error {
-	return w.again("history.repair-restored", func() error { return w.breakHistory(ctx, false, os.Remove) })
+	return w.breakHistory(ctx, false, os.Remove)
 }
 
 // importDamaged damages a file of an import, which is given up and made again.
@@ -86,19 +94,6 @@ func (w *walk) breakHistory(ctx context.Context, imported bool, how func(path st
 // commitDamaged makes the last commit of a table unreadable. It is set aside, and the archiver makes it
 // again from the log.
 func (w *walk) commitDamaged(ctx context.Context) error {
-	return w.again("history.repair-aside", func() error { return w.breakCommit(ctx) })
-}
-
-// again does something, and once more if a place is left because a process died with all done.
-func (w *walk) again(place string, do func() error) error {
-	err := do()
-	if err == nil && len(w.remain(place)) > 0 {
-		err = do()
-	}
-	return err
-}
-
-func (w *walk) breakCommit(ctx context.Context) error {
 	w.l.healer = w.run
 	defer func() { w.l.healer = w.l.once }()
 	if err := w.l.batch.complete(ctx); err != nil { // the newest commit of the log's is the newest of all

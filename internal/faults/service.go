@@ -27,18 +27,20 @@ type service struct {
 	arm  func() string                        // the crash places of the next run; nil: none
 	died func(said string, by syscall.Signal) // is told how each run ended, and what it said
 
+	tally *tally
+
 	mu     sync.Mutex // guards what follows
 	cmd    *exec.Cmd  // running; nil: none
 	starts int
 	gone   chan struct{} // closed when cmd has ended
 }
 
-func newService(name, dir, path string, args, env []string) (*service, error) {
+func newService(name, dir, path string, args, env []string, t *tally) (*service, error) {
 	log, err := os.OpenFile(dir+"/"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &service{name: name, path: path, args: args, env: env, log: log}, nil
+	return &service{name: name, path: path, args: args, env: env, log: log, tally: t}, nil
 }
 
 // command prepares a process of ours. It dies with us, and gets no signal from our terminal.
@@ -99,6 +101,7 @@ func (s *service) run(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait() // how it ended is in ProcessState
 		stop()
+		s.tally.spent(s.name, cmd.ProcessState)
 		by := signalOf(cmd.ProcessState)
 		fmt.Fprintf(s.log, "--- %s: pid %d ended: %s\n", time.Now().UTC().Format(time.RFC3339Nano), cmd.Process.Pid, cmd.ProcessState)
 		s.mu.Lock()

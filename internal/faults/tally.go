@@ -1,11 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -29,26 +33,45 @@ type entry struct {
 	slow, notHealed, notMet int
 }
 
-// A tally adds up over all lives.
-type tally struct {
-	out io.Writer
+// A book adds up over all lives.
+type book struct {
+	out   io.Writer
+	began time.Time
 
-	mu      sync.Mutex // guards what follows
-	began   time.Time
-	now     string // the fault under way
-	order   []string
+	mu      sync.Mutex // guards what follows, and the tallies
 	entries map[string]*entry
-	bad     []string // violations in words
+	slow    []string // recoveries that took longer than promised, in words
+	bad     int      // violations
+	cost    map[string]time.Duration
 }
 
-func newTally(out io.Writer) *tally {
-	return &tally{out: out, began: time.Now(), entries: make(map[string]*entry)}
+// A tally is where the lives that follow one another write into the book.
+type tally struct {
+	*book
+	lane int    // its number, for messages; 0: all
+	now  string // the fault under way; the book's mutex guards it and what follows
+	mine int    // violations
+}
+
+func newBook(out io.Writer) *book {
+	return &book{out: out, began: time.Now(), entries: make(map[string]*entry), cost: make(map[string]time.Duration)}
 }
 
 func (t *tally) say(format string, a ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.out, "%7.1fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, a...))
+	from := ""
+	if t.lane > 0 {
+		from = fmt.Sprintf("%d: ", t.lane)
+	}
+	fmt.Fprintf(t.out, "%7.1fs  %s%s\n", time.Since(t.began).Seconds(), from, fmt.Sprintf(format, a...))
+}
+
+// spent notes the processor time of a process that has ended.
+func (t *tally) spent(kind string, state *os.ProcessState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cost[kind] += state.UserTime() + state.SystemTime()
 }
 
 // begin says which fault what comes is put down to.
@@ -73,7 +96,6 @@ func (t *tally) count(fault string) {
 func (t *tally) entry() *entry {
 	if t.entries[t.now] == nil {
 		t.entries[t.now] = &entry{}
-		t.order = append(t.order, t.now)
 	}
 	return t.entries[t.now]
 }
@@ -92,19 +114,21 @@ func (t *tally) add(kind violation, n int64, text string) {
 	default:
 		e.mixed += n
 	}
-	first := len(t.bad) < 50
+	t.bad++
+	t.mine++
+	first := t.bad < 50
 	text = fmt.Sprintf("%s %d after %s: %s", strings.ToUpper(kind.String()), n, t.now, text)
-	t.bad = append(t.bad, text)
 	t.mu.Unlock()
 	if first {
 		t.say("%s", text)
 	}
 }
 
+// violations is how many there were in the lives of this tally.
 func (t *tally) violations() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.bad)
+	return t.mine
 }
 
 // recovered notes the time that it took, and whether that is within what is promised.
@@ -115,6 +139,7 @@ func (t *tally) recovered(d, promised time.Duration) {
 	e.recoveries = append(e.recoveries, d)
 	if promised > 0 && d > promised {
 		e.slow++
+		t.slow = append(t.slow, fmt.Sprintf("%s: %.2fs; promised are %.0fs", t.now, d.Seconds(), promised.Seconds()))
 	}
 }
 
@@ -124,33 +149,62 @@ func (t *tally) note(what func(e *entry)) {
 	what(t.entry())
 }
 
-// print writes the table and the last line, and reports whether nothing is wrong.
-func (t *tally) print() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+// print writes the table, what was slower than promised, what it cost, and the last line. It reports
+// whether nothing is wrong.
+func (b *book) print() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := tabwriter.NewWriter(b.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "fault\ttimes\tlost\tdouble\tmixed\trecovery p50\tp99\tremarks")
 	var sum entry
-	for _, name := range slices.Sorted(slices.Values(t.order)) {
-		e := t.entries[name]
-		var remarks []string
-		if e.slow > 0 {
-			remarks = append(remarks, fmt.Sprintf("%d slower than promised", e.slow))
-		}
-		if e.notHealed > 0 {
-			remarks = append(remarks, fmt.Sprintf("%d not healed", e.notHealed))
-		}
-		if e.notMet > 0 {
-			remarks = append(remarks, fmt.Sprintf("%d not reached", e.notMet))
-		}
+	for _, name := range slices.Sorted(maps.Keys(b.entries)) {
+		e := b.entries[name]
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", name, e.times, e.lost, e.double, e.mixed,
-			quantile(e.recoveries, 0.5), quantile(e.recoveries, 0.99), strings.Join(remarks, ", "))
+			quantile(e.recoveries, 0.5), quantile(e.recoveries, 0.99), e.remarks())
 		sum.times, sum.lost, sum.double, sum.mixed = sum.times+e.times, sum.lost+e.lost, sum.double+e.double, sum.mixed+e.mixed
 		sum.notHealed, sum.notMet = sum.notHealed+e.notHealed, sum.notMet+e.notMet
+		sum.recoveries = append(sum.recoveries, e.recoveries...)
 	}
-	_ = w.Flush() // to a buffer of its own, then out: its error is that of the last line
-	fmt.Fprintf(t.out, "%d faults: lost %d, double %d, mixed %d\n", sum.times, sum.lost, sum.double, sum.mixed)
+	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%s\t%s\n", sum.times, sum.lost, sum.double, sum.mixed, quantile(sum.recoveries, 0.5), quantile(sum.recoveries, 0.99))
+	_ = w.Flush() // its error is that of the last line
+	fmt.Fprintf(b.out, "slower than promised: %d of %d recoveries\n", len(b.slow), len(sum.recoveries))
+	for _, text := range b.slow {
+		fmt.Fprintf(b.out, "  %s\n", text)
+	}
+	fmt.Fprintf(b.out, "processor time: %s\n", b.costs())
+	fmt.Fprintf(b.out, "%d faults: lost %d, double %d, mixed %d\n", sum.times, sum.lost, sum.double, sum.mixed)
 	return sum.lost == 0 && sum.double == 0 && sum.mixed == 0 && sum.notHealed == 0 && sum.notMet == 0
+}
+
+// remarks are what else is to be said of a kind of fault.
+func (e *entry) remarks() string {
+	var remarks []string
+	for _, r := range []struct {
+		n    int
+		what string
+	}{{e.slow, "slower than promised"}, {e.notHealed, "not healed"}, {e.notMet, "not reached"}} {
+		if r.n > 0 {
+			remarks = append(remarks, fmt.Sprintf("%d %s", r.n, r.what))
+		}
+	}
+	return strings.Join(remarks, ", ")
+}
+
+// costs is the processor time of all processes, ClickHouse's being what is left of that of our children.
+func (b *book) costs() string {
+	var self, children syscall.Rusage
+	if err := errors.Join(syscall.Getrusage(syscall.RUSAGE_SELF, &self), syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children)); err != nil {
+		return err.Error()
+	}
+	spent := func(u *syscall.Rusage) time.Duration { return time.Duration(u.Utime.Nano() + u.Stime.Nano()) }
+	all := spent(&self) + spent(&children)
+	parts := []string{fmt.Sprintf("this program %.0f", spent(&self).Seconds())}
+	rest := spent(&children)
+	for _, kind := range slices.Sorted(maps.Keys(b.cost)) {
+		parts = append(parts, fmt.Sprintf("%s %.0f", kind, b.cost[kind].Seconds()))
+		rest -= b.cost[kind]
+	}
+	return fmt.Sprintf("%.0f s (%s, clickhouse %.0f)", all.Seconds(), strings.Join(parts, ", "), rest.Seconds())
 }
 
 // quantile is the value below which a share of the durations lies.

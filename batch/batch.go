@@ -57,6 +57,9 @@ type Store interface {
 	InsertSlices(ctx context.Context, p *view.Plan, term uint64, parts []schemas.SliceStates) error
 	// CountSlices returns how many groups each slice holds.
 	CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error)
+	// CondenseSlice merges the states of a slice that was inserted in parts, alone in its parcel, into one row
+	// for each group, for good. It returns the groups, and the sum of a state column, if one is named.
+	CondenseSlice(ctx context.Context, p *view.Plan, id uint64, column string) (groups, sum uint64, err error)
 	// RegisterSlices makes slices known under their keys, in one insert.
 	RegisterSlices(ctx context.Context, term uint64, slices []schemas.Slice) error
 
@@ -102,9 +105,13 @@ type Config struct {
 	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes
 	// 16 KiB at least, and besides a bit for each row of a file that has duplicates.
 	DuplicateMemory int64
-	// Memory is how many bytes of states may wait to be inserted, of all plans together: 256 MiB.
-	// Besides, every worker has the groups of the date that it computes.
+	// Memory is how many bytes states may take, of all plans and workers together: 256 MiB. One half is for
+	// groups that are being folded, the other for states that wait to be inserted. Dates whose groups need
+	// more are inserted in parts, which ClickHouse merges; the result is the same. A worker has a block of
+	// events and what becomes of it besides.
 	Memory int64
+
+	share int64 // rows that a reading must have left for another worker to join it; 0: shareRows
 
 	Progress func(Progress)
 	Logger   *slog.Logger
@@ -140,6 +147,9 @@ func (c *Config) defaults() error {
 	}
 	if c.Memory == 0 {
 		c.Memory = defaultMemory
+	}
+	if c.share == 0 {
+		c.share = shareRows
 	}
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}

@@ -69,12 +69,12 @@ type search struct {
 	drops *drops
 }
 
-// find finds the duplicates of a date. Files whose rows are known to be distinct, and alone on
-// their date, are not read.
+// find finds the duplicates of a date. The files of one that is known to have none
+// are not read.
 func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, error) {
 	out := &drops{rows: make(rowset, len(d.files)), late: make(rowset, len(d.files)), again: make(rowset, len(d.files))}
 	f.passes = 0
-	if len(d.files) == 0 || len(d.files) == 1 && d.files[0].Unique {
+	if d.distinct() {
 		return out, nil
 	}
 	s := &search{finder: f, table: snap.table, event: snap.table.Event(), date: d, files: d.files, after: int64(snap.baseAt), drops: out}
@@ -96,6 +96,18 @@ func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, erro
 	out.differing.first = firstConflicts(out.differing.first, maxConflicts)
 	out.shown.first = firstConflicts(out.shown.first, maxAuditConflicts)
 	return out, err
+}
+
+// distinct tells whether the date is known to hold no identity twice.
+func (d date) distinct() bool {
+	switch len(d.files) {
+	case 0:
+		return true
+	case 1:
+		return d.files[0].Unique || d.files[0].Distinct != ""
+	}
+	id := d.files[0].Distinct
+	return id != "" && !slices.ContainsFunc(d.files, func(f history.File) bool { return f.Distinct != id })
 }
 
 // arrange numbers the rows of the date: files by their first sequence, imports by which they are, and else

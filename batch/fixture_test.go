@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -343,8 +344,9 @@ var errLost = errors.New("the answer was lost")
 // A mortal store dies at some call: that one and all later ones fail.
 type mortal struct {
 	*store.DB
-	at   int  // call; 0: never
-	done bool // the call itself is carried out
+	at   int      // call; 0: never
+	done bool     // the call itself is carried out
+	of   []string // calls that count; none: all
 
 	mu    sync.Mutex // guards what follows
 	calls int
@@ -353,19 +355,22 @@ type mortal struct {
 
 func (m *mortal) do(op string, do func() error) error {
 	m.mu.Lock()
-	m.calls++
-	n := m.calls
-	if n == m.at {
-		m.died = op
+	dead := m.died != ""
+	dies := false
+	if !dead && (len(m.of) == 0 || slices.Contains(m.of, op)) {
+		m.calls++
+		if dies = m.calls == m.at; dies {
+			m.died = op
+		}
 	}
 	m.mu.Unlock()
-	if m.at > 0 && n >= m.at && !(m.done && n == m.at) {
+	if dead || dies && !m.done {
 		return errLost
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	if n == m.at {
+	if dies {
 		return errLost
 	}
 	return nil
@@ -385,6 +390,14 @@ func (m *mortal) InsertSlices(ctx context.Context, p *view.Plan, term uint64, pa
 
 func (m *mortal) CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error) {
 	return m.DB.CountSlices(context.WithoutCancel(ctx), p, ids)
+}
+
+func (m *mortal) CondenseSlice(ctx context.Context, p *view.Plan, id uint64, column string) (groups, sum uint64, err error) {
+	err = m.do("CondenseSlice", func() error {
+		groups, sum, err = m.DB.CondenseSlice(context.WithoutCancel(ctx), p, id, column)
+		return err
+	})
+	return groups, sum, err
 }
 
 func (m *mortal) RegisterSlices(ctx context.Context, term uint64, s []schemas.Slice) error {

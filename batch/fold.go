@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"fmt"
 	"sort"
 	"time"
 
@@ -10,15 +9,16 @@ import (
 
 	"watershed/batch/history"
 	"watershed/schemas"
-	"watershed/schemas/column"
 	"watershed/schemas/view"
 )
 
-// A folder is one worker: it computes dates, one after another.
+// A folder is one worker: it computes dates, one after another, and then helps others.
 type folder struct {
 	c      *computation
 	finder *finder
 	folds  map[string]*view.Fold // by plan hash: they keep their memory from date to date
+	held   int64                 // bytes of the folds, as the budget knows them
+	phases Phases
 }
 
 func newFolder(c *computation) *folder {
@@ -33,12 +33,21 @@ func (f *folder) fold(p *view.Plan) *view.Fold {
 	return f.folds[p.Hash]
 }
 
+func (f *folder) bytes() (n int64) {
+	for _, fold := range f.folds {
+		n += fold.Bytes()
+	}
+	return n
+}
+
 // do computes a date for all of a job's targets.
 func (f *folder) do(ctx context.Context, j *job) error {
+	watch := startWatch()
 	d, err := f.finder.find(ctx, j.snap, j.date)
 	if err != nil {
 		return err
 	}
+	watch.lap(&f.phases.Duplicates)
 	f.c.insert.date(j, d)
 	var computed []*target
 	for _, t := range j.targets {
@@ -47,18 +56,50 @@ func (f *folder) do(ctx context.Context, j *job) error {
 		}
 	}
 	if len(computed) > 0 {
-		events, err := f.pass(ctx, j, computed, j.date.files, d.rows.without)
-		if err != nil {
+		if err := f.compute(ctx, j, computed, d); err != nil {
 			return err
-		}
-		for i, t := range computed {
-			s := schemas.Slice{Key: t.key.now, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(events[i]), Duplicates: uint64(d.n) + j.date.compacted}
-			if err := f.c.insert.slice(ctx, j, t, s, f.fold(t.plan).Flush()); err != nil {
-				return err
-			}
 		}
 	}
 	return f.forAudit(ctx, j, d)
+}
+
+// compute computes slices of a date. The states of a slice usually come in one record, and it shares a
+// parcel with others. If they come in several, since the memory or the date was shared out, the slice is a
+// large one, which ClickHouse merges.
+func (f *folder) compute(ctx context.Context, j *job, targets []*target, d *drops) error {
+	in, larges := f.c.insert, newLarges(f.c.insert, j, targets)
+	p, err := newPass(j, targets, j.date.files, d.rows.without, larges.add)
+	if err != nil {
+		return err
+	}
+	if err := f.run(ctx, p); err != nil {
+		return err
+	}
+	for i, t := range targets {
+		s := schemas.Slice{Key: t.key.now, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(p.events[i]), Duplicates: uint64(d.n) + j.date.compacted}
+		if len(p.states[i]) > 1 || larges.has(i) {
+			for _, states := range p.states[i] {
+				if err := larges.add(ctx, i, states); err != nil {
+					return err
+				}
+			}
+			err = larges.end(ctx, i, s)
+		} else {
+			err = in.slice(ctx, j, t, s, only(p.states[i]))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// only is the one record of a list, nil of none.
+func only(states []arrow.Record) arrow.Record {
+	if len(states) == 0 {
+		return nil
+	}
+	return states[0]
 }
 
 // forAudit computes what an audit needs besides the slices: imports that the old side lacks,
@@ -75,9 +116,7 @@ func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
 		}
 	}
 	all := func(int, int, int) []int32 { return nil }
-	if err := f.extra(ctx, j, imports, j.date.fresh, all, func(s *schemas.AuditSpec, slice, _ uint64) {
-		s.Imports = append(s.Imports, slice)
-	}); err != nil {
+	if err := f.extra(ctx, j, imports, j.date.fresh, all, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Imports, nil }); err != nil {
 		return err
 	}
 	if d.n == 0 || len(audited) == 0 {
@@ -85,73 +124,43 @@ func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
 	}
 	f.c.insert.conflicts(audited, d.shown)
 	late, choose := d.late.files(j.date.files)
-	if err := f.extra(ctx, j, audited, late, choose, func(s *schemas.AuditSpec, slice, events uint64) {
-		s.Late, s.LateEvents = append(s.Late, slice), s.LateEvents+events
-	}); err != nil {
+	if err := f.extra(ctx, j, audited, late, choose, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Late, &s.LateEvents }); err != nil {
 		return err
 	}
 	again, choose := d.again.files(j.date.files)
-	return f.extra(ctx, j, audited, again, choose, func(s *schemas.AuditSpec, slice, events uint64) {
-		s.Again, s.AgainEvents = append(s.Again, slice), s.AgainEvents+events
-	})
+	return f.extra(ctx, j, audited, again, choose, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Again, &s.AgainEvents })
 }
 
-// extra folds chosen rows of files for targets, and inserts the states as slices that no build
-// names.
+// extra folds chosen rows of files for targets, and inserts each record of states as a slice that no
+// build names: it is added to the list of them in the target's audit, and the events to their number.
 func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser,
-	book func(s *schemas.AuditSpec, slice, events uint64)) error {
+	of func(s *schemas.AuditSpec) (ids *[]uint64, events *uint64)) error {
 	if len(targets) == 0 || len(files) == 0 {
 		return nil
 	}
-	events, err := f.pass(ctx, j, targets, files, choose)
+	insert := func(ctx context.Context, i int, states arrow.Record) error {
+		return f.c.insert.extra(ctx, targets[i], states, func(s *schemas.AuditSpec) *[]uint64 { ids, _ := of(s); return ids })
+	}
+	p, err := newPass(j, targets, files, choose, insert)
 	if err != nil {
 		return err
 	}
+	if err := f.run(ctx, p); err != nil {
+		return err
+	}
 	for i, t := range targets {
-		if err := f.c.insert.extra(ctx, t, f.fold(t.plan).Flush(), func(s *schemas.AuditSpec, slice uint64) { book(s, slice, uint64(events[i])) }); err != nil {
-			return err
+		for _, states := range p.states[i] {
+			if err := insert(ctx, i, states); err != nil {
+				return err
+			}
 		}
+		f.c.insert.audited(t, func(s *schemas.AuditSpec) {
+			if _, events := of(s); events != nil {
+				*events += uint64(p.events[i])
+			}
+		})
 	}
 	return nil
-}
-
-// A chooser returns which of the n rows of a file that begin at row `from` are folded, ascending
-// and counted from there; nil for all.
-type chooser func(file, from, n int) []int32
-
-// pass reads files once and folds, for each target, the rows that choose returns. It returns the
-// events folded per target.
-func (f *folder) pass(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser) ([]int64, error) {
-	columns := inputs(targets)
-	before := make([]int64, len(targets))
-	for i, t := range targets {
-		before[i] = f.fold(t.plan).Rows()
-	}
-	for i, file := range files {
-		reader, at := column.NewReader(), 0
-		err := j.snap.table.Scan(ctx, file, columns, func(rec arrow.Record) error {
-			b := reader.Block(rec)
-			rows := choose(i, at, b.Len())
-			at += b.Len()
-			if rows != nil && len(rows) == 0 {
-				return nil
-			}
-			for _, t := range targets {
-				if err := f.fold(t.plan).Add(b, rows); err != nil {
-					return fmt.Errorf("view %s: %w", t.plan.Name(), err)
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	events := make([]int64, len(targets))
-	for i, t := range targets {
-		events[i] = f.fold(t.plan).Rows() - before[i]
-	}
-	return events, nil
 }
 
 // inputs is the union of the fields that targets read; never empty, since a scan of no column

@@ -17,7 +17,7 @@ const (
 	insertsAtOnce = 2
 	insertRows    = 256 << 10 // groups that make an insert
 	insertSlices  = 96        // slices that make an insert
-	defaultMemory = 256 << 20 // bytes of states that wait to be inserted
+	defaultMemory = 256 << 20 // bytes of states
 )
 
 // An inserter gathers slices into inserts of useful size, counts what arrived, and registers
@@ -44,7 +44,8 @@ type parcel struct {
 	parts  []schemas.SliceStates
 	slices []schemas.Slice // to register; the audit's parcels have none
 	rows   int64
-	bytes  int64 // of the states
+	bytes  int64  // of the states
+	large  *large // the slice that the parcel is a part of; nil: it is whole slices
 }
 
 // parcelOf identifies a parcel that is being filled.
@@ -77,6 +78,15 @@ func (in *inserter) slice(ctx context.Context, j *job, t *target, s schemas.Slic
 	in.mu.Lock()
 	x := in.parcel(t.plan, false)
 	s.ID, s.Groups = x.first+x.n, uint64(rowsOf(states))
+	in.book(j, t, s)
+	x.slices = append(x.slices, s)
+	full := in.add(x, false, states)
+	in.mu.Unlock()
+	return in.send(ctx, full...)
+}
+
+// book puts a computed slice into the build and its audit. The caller has the lock.
+func (in *inserter) book(j *job, t *target, s schemas.Slice) {
 	in.r.report.Slices.Computed++
 	in.r.report.Groups += s.Groups
 	in.c.results = append(in.c.results, result{t.plan, s})
@@ -84,10 +94,6 @@ func (in *inserter) slice(ctx context.Context, j *job, t *target, s schemas.Slic
 	if t.audited && !(j.plain(t) && s.Duplicates == 0) {
 		sides(in.c.w.specs[t.plan.Hash], t.base, &s)
 	}
-	x.slices = append(x.slices, s)
-	full := in.add(x, false, states)
-	in.mu.Unlock()
-	return in.send(ctx, full...)
 }
 
 // conflicts books conflicts among what the live build may have shown.
@@ -101,14 +107,22 @@ func (in *inserter) conflicts(targets []*target, c conflicts) {
 	}
 }
 
-// extra books states that only the audit reads.
-func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, book func(s *schemas.AuditSpec, slice uint64)) error {
+// audited changes the spec of a target's audit.
+func (in *inserter) audited(t *target, change func(s *schemas.AuditSpec)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	change(in.c.w.specs[t.plan.Hash])
+}
+
+// extra books states that only the audit reads, in a list of its spec.
+func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, list func(s *schemas.AuditSpec) *[]uint64) error {
 	if rowsOf(states) == 0 {
 		return nil
 	}
 	in.mu.Lock()
 	x := in.parcel(t.plan, true)
-	book(in.c.w.specs[t.plan.Hash], x.first+x.n)
+	ids := list(in.c.w.specs[t.plan.Hash])
+	*ids = append(*ids, x.first+x.n)
 	full := in.add(x, true, states)
 	in.mu.Unlock()
 	return in.send(ctx, full...)
@@ -119,10 +133,15 @@ func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, b
 func (in *inserter) parcel(p *view.Plan, audit bool) *parcel {
 	of := parcelOf{p.Hash, audit}
 	if in.parcels[of] == nil {
-		in.last++
-		in.parcels[of] = &parcel{plan: p, first: schemas.SliceID(in.r.term, in.last, 0)}
+		in.parcels[of] = &parcel{plan: p, first: in.fresh()}
 	}
 	return in.parcels[of]
+}
+
+// fresh is the id of the first slice of a new parcel. The caller has the lock.
+func (in *inserter) fresh() uint64 {
+	in.last++
+	return schemas.SliceID(in.r.term, in.last, 0)
 }
 
 // add puts the states of the next slice into a parcel. It returns the parcels to send: that one
@@ -137,8 +156,14 @@ func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full []*par
 		delete(in.parcels, parcelOf{x.plan.Hash, audit})
 		full = append(full, x)
 	}
+	return append(full, in.biggest()...)
+}
+
+// biggest takes the biggest parcels that are being filled while all together take more than the memory
+// for them. The caller has the lock.
+func (in *inserter) biggest() (full []*parcel) {
 	// What is under way counts too, but cannot be hurried; whoever sends waits for it.
-	for left := in.bytes; left > in.r.cfg.Memory; {
+	for left := in.bytes; left > in.r.cfg.Memory/2; {
 		var of parcelOf
 		for k, y := range in.parcels {
 			if in.parcels[of] == nil || y.bytes > in.parcels[of].bytes {
@@ -175,6 +200,13 @@ func (in *inserter) rest(ctx context.Context) error {
 	return in.send(ctx, left...)
 }
 
+// spent books where time went.
+func (in *inserter) spent(p Phases) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.r.report.Phases.add(p)
+}
+
 func (in *inserter) close() { close(in.queue) }
 
 func (in *inserter) work(ctx context.Context) error {
@@ -184,7 +216,11 @@ func (in *inserter) work(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			if err := in.deliver(ctx, x); err != nil {
+			watch, phases := startWatch(), Phases{}
+			err := in.deliver(ctx, x)
+			watch.lap(&phases.Insert)
+			in.spent(phases)
+			if err != nil {
 				return fmt.Errorf("view %s: %w", x.plan.Name(), err)
 			}
 		case <-ctx.Done():
@@ -199,11 +235,16 @@ func (in *inserter) work(ctx context.Context) error {
 //     nothing names; their ids are never used again.
 //  2. Each slice must hold as many groups as were sent.
 //  3. The slices are registered under their keys. If we stop here, the next run uses them.
+//
+// For a part of a large slice that is step 1 alone.
 func (in *inserter) deliver(ctx context.Context, x *parcel) error {
 	if len(x.parts) > 0 {
 		if err := in.r.store.InsertSlices(ctx, x.plan, in.r.term, x.parts); err != nil {
 			return fmt.Errorf("insert %d slices: %w", len(x.parts), err)
 		}
+	}
+	if x.large != nil {
+		return in.partDone(ctx, x)
 	}
 	ids := make([]uint64, 0, len(x.parts))
 	for _, part := range x.parts {
@@ -217,15 +258,22 @@ func (in *inserter) deliver(ctx context.Context, x *parcel) error {
 		if got, want := counts[part.Slice], uint64(part.States.NumRows()); got != want {
 			return fmt.Errorf("slice %d holds %d groups after its insert, not %d: run the batch again", part.Slice, got, want)
 		}
-		part.States.Release()
 	}
-	in.mu.Lock()
-	in.bytes -= x.bytes
-	in.mu.Unlock()
+	in.release(x)
 	if len(x.slices) == 0 || in.r.cfg.Rebuild {
 		return nil // a rebuild registers when it has compared
 	}
 	return in.r.store.RegisterSlices(ctx, in.r.term, x.slices)
+}
+
+// release gives the memory of a parcel's states back.
+func (in *inserter) release(x *parcel) {
+	for _, part := range x.parts {
+		part.States.Release()
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.bytes -= x.bytes
 }
 
 // sides puts a changed date on both sides of an audit.

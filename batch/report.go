@@ -43,6 +43,8 @@ type Report struct {
 	Rebuilt []schemas.Audit `json:"rebuilt,omitempty"` // rebuilt slices against those before
 	Dropped int             `json:"dropped"`           // partitions, tables and views dropped as garbage
 
+	Phases Phases `json:"phases"` // of the slices step
+
 	Seconds struct {
 		Lease     float64 `json:"lease"`
 		Cut       float64 `json:"cut"`

@@ -223,6 +223,8 @@ type computation struct {
 	r       *run
 	w       *work
 	insert  *inserter
+	crew    *crew
+	budget  budget // of the folds: the other half of the memory is for states that wait to be inserted
 	jobs    int
 	results []result
 }
@@ -234,7 +236,8 @@ type result struct {
 }
 
 func newComputation(r *run, w *work, jobs int) *computation {
-	c := &computation{r: r, w: w, jobs: jobs, insert: newInserter(r)}
+	c := &computation{r: r, w: w, jobs: jobs, insert: newInserter(r), crew: newCrew(r.cfg.Workers, r.cfg.share)}
+	c.budget.limit, c.budget.workers = r.cfg.Memory/2, int64(r.cfg.Workers)
 	c.insert.c = c
 	return c
 }
@@ -245,6 +248,7 @@ func (c *computation) run(ctx context.Context, jobs []*job) error {
 		inserts.Go(func() error { return c.insert.work(insertCtx) })
 	}
 	folds, foldCtx := errgroup.WithContext(insertCtx)
+	defer context.AfterFunc(foldCtx, c.crew.end)()
 	queue := make(chan *job)
 	folds.Go(func() error {
 		defer close(queue)
@@ -258,15 +262,7 @@ func (c *computation) run(ctx context.Context, jobs []*job) error {
 		return nil
 	})
 	for range c.r.cfg.Workers {
-		folds.Go(func() error {
-			f := newFolder(c)
-			for j := range queue {
-				if err := f.do(foldCtx, j); err != nil {
-					return fmt.Errorf("%s on %s: %w", j.snap.table.Event().Name, dateText(j.date.day), err)
-				}
-			}
-			return nil
-		})
+		folds.Go(func() error { return newFolder(c).all(foldCtx, queue) })
 	}
 	err := folds.Wait()
 	if err == nil {
@@ -277,4 +273,29 @@ func (c *computation) run(ctx context.Context, jobs []*job) error {
 		return insertErr
 	}
 	return err
+}
+
+// all computes dates from the queue, and then helps others with theirs.
+func (f *folder) all(ctx context.Context, queue <-chan *job) error {
+	defer func() {
+		f.c.budget.set(&f.held, 0)
+		f.c.insert.spent(f.phases)
+	}()
+	where := func(j *job, err error) error {
+		return fmt.Errorf("%s on %s: %w", j.snap.table.Event().Name, dateText(j.date.day), err)
+	}
+	for j := range queue {
+		if err := f.do(ctx, j); err != nil {
+			return where(j, err)
+		}
+	}
+	f.c.crew.retire()
+	for p := f.c.crew.join(); p != nil; p = f.c.crew.join() {
+		err := f.work(ctx, p)
+		f.c.crew.leave(p, err)
+		if err != nil {
+			return where(p.j, err)
+		}
+	}
+	return nil
 }

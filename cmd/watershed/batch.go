@@ -114,6 +114,10 @@ func (a *app) printReport(r *batch.Report) {
 	fmt.Fprintf(a.stdout, "build %d at position %d: %s after %.2f s\n", r.Build, r.Position, state, r.Seconds.Total)
 	fmt.Fprintf(a.stdout, "  slices      %d computed, %d reused\n", r.Slices.Computed, r.Slices.Reused)
 	fmt.Fprintf(a.stdout, "  events      %d read on %d dates, %d duplicates removed, %d conflicts\n", r.Events, r.Dates, r.Duplicates, r.Conflicts.Count)
+	fmt.Fprintf(a.stdout, "  seconds     %s\n", r.Steps())
+	if r.Slices.Computed > 0 {
+		fmt.Fprintf(a.stdout, "  slices took %s, summed over all that was done at once\n", r.Phases)
+	}
 	for _, h := range r.HeldOver {
 		fmt.Fprintf(a.stdout, "  held over   %s at cut %d: %s\n", h.Type, h.Cut, h.Reason)
 	}

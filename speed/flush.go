@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	saveEvery  = time.Second     // how often the positions of plans without new states are stored
+	saveEvery  = time.Second     // how often the positions of plans without new states are stored,
+	saveAfter  = 10              // or after so many flush intervals, if that is sooner
 	stopWithin = 4 * time.Second // how long inserts may still take after a stop
 
 	// flushBytes is the memory of a lane's folds that makes a flush at once. While one flush is
@@ -66,7 +67,7 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		l.s.detach(ctx, outer, p)
 	}
 	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, at: l.readAt, done: make(chan struct{})}
-	due := time.Since(l.savedAt) >= saveEvery
+	due := time.Since(l.savedAt) >= min(saveEvery, saveAfter*l.s.w.cfg.FlushEvery)
 	for _, p := range l.plans {
 		switch {
 		case p.fold.Groups() > 0:

@@ -64,11 +64,15 @@ func settingsClause(settings ...string) string {
 // createSystem makes the tables that are missing. Every statement changes nothing the second
 // time, so that stopping between two of them is healed by the next start.
 func (db *DB) createSystem(ctx context.Context) error {
-	if err := db.checkSystem(ctx); err != nil {
+	have, err := db.checkSystem(ctx)
+	if err != nil {
 		return err
 	}
 	for _, t := range systemTables {
 		table := db.name(t.name)
+		if have[t.name] && (t.role == "" || have[t.staging()] && have[t.fence()]) {
+			continue // as it is at every start but the first
+		}
 		columns := t.columns + ", term UInt64, at DateTime64(6, 'UTC') DEFAULT now64(6)"
 		statements := []string{fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s) ENGINE = %s%s",
 			table, columns, t.engine, settingsClause(db.durability(t.durable)))}
@@ -105,29 +109,31 @@ func (e *OutdatedError) Error() string {
 		e.Database, e.Table, e.Column)
 }
 
-// checkSystem refuses a database of another version before anything is written to it.
-func (db *DB) checkSystem(ctx context.Context) error {
+// checkSystem refuses a database of another version before anything is written to it, and returns the
+// names of the tables and views that are there.
+func (db *DB) checkSystem(ctx context.Context) (have map[string]bool, err error) {
 	got, err := rows[struct {
 		Table   string   `ch:"table"`
 		Columns []string `ch:"columns"`
 	}](ctx, db.client, "SELECT table, groupArray(name) AS columns FROM system.columns WHERE database = "+literal(db.database)+" GROUP BY table")
 	if err != nil {
-		return fmt.Errorf("look at the tables of database %s: %w", db.database, err)
+		return nil, fmt.Errorf("look at the tables of database %s: %w", db.database, err)
 	}
 	there := make(map[string][]string, len(got))
+	have = make(map[string]bool, len(got))
 	for _, g := range got {
-		there[g.Table] = g.Columns
+		there[g.Table], have[g.Table] = g.Columns, true
 	}
 	for _, t := range systemTables {
-		have, exists := there[t.name]
+		columns, exists := there[t.name]
 		for column := range strings.SplitSeq(t.columns, ", ") {
 			name, _, _ := strings.Cut(column, " ")
-			if exists && !slices.Contains(have, name) {
-				return &OutdatedError{Database: db.database, Table: t.name, Column: name}
+			if exists && !slices.Contains(columns, name) {
+				return nil, &OutdatedError{Database: db.database, Table: t.name, Column: name}
 			}
 		}
 	}
-	return nil
+	return have, nil
 }
 
 // fenceSQL makes the way into a table: a staging table that keeps nothing, and the

@@ -174,3 +174,11 @@ func grown[T any](s []T, n int) []T {
 	clear(s[old:])
 	return s
 }
+
+// sized is a slice of n elements, s if it is long enough.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}

@@ -55,7 +55,7 @@ func appendStore(b []byte, words []uint64, base int) []byte {
 	}
 	low := key(words[0])
 	width := int(key(words[len(words)-1])-low) + 1
-	b = slices.Grow(b, 16+10*max(len(words), min(width, 2*len(words))))
+	b = slices.Grow(b, 16+11*max(len(words), min(width, 2*len(words))))
 	if 8*(width-len(words)) > 2*len(words) {
 		b = binary.AppendUvarint(append(b, 4), uint64(len(words)))
 		before := int64(0)

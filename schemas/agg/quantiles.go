@@ -139,5 +139,5 @@ func (c *quantileColumn) Add(groups, sel []int32, v column.Vector) {
 }
 
 func (c *quantileColumn) States(order []int32) []arrow.Array {
-	return []arrow.Array{encoded(order, &c.data, func(b []byte, g int32) []byte { return appendSketch(b, c.sorted(g)) })}
+	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
 }

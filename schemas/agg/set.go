@@ -1,8 +1,6 @@
 package agg
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 const (
 	uniqMax  = 65536 // hashes that a set may hold
@@ -29,6 +27,7 @@ type hashSets struct {
 	of     []hashSet
 	arena  arena[uint32] // 0 is a free slot
 	sorted []uint32
+	seen   uint32 // keeps insertAll's looking from being left out
 }
 
 func (c *hashSets) reset() {
@@ -45,19 +44,17 @@ func (c *hashSets) bytes() int64 {
 func (c *hashSets) insert(g int32, h uint32) {
 	s := &c.of[g]
 	if s.log == 0 {
-		for i := range s.few {
-			switch s.few[i] {
-			case h:
-				s.zero = s.zero || h == 0
-				return
-			case 0:
-				s.few[i] = h
-				s.n++
-				return
-			}
-		}
-		if h == 0 {
+		// All are compared, how many there are: a loop's end would be guessed wrong.
+		switch f := &s.few; h {
+		case 0:
 			s.zero = true
+			return
+		case f[0], f[1], f[2], f[3], f[4]:
+			return
+		}
+		if s.n < few {
+			s.few[s.n] = h
+			s.n++
 			return
 		}
 		c.enlarge(s)
@@ -79,6 +76,27 @@ func (c *hashSets) insert(g int32, h uint32) {
 	for s.size() > uniqMax {
 		s.skip++
 		c.rebuild(s, s.log)
+	}
+}
+
+// ahead is how many slots are looked at before the first of them is needed.
+const ahead = 32
+
+// insertAll inserts hashes[k] into the set of groups[k]. It looks at the slots of some hashes
+// one behind the other first, so that the processor fetches them side by side: where sets are
+// large and many, an insertion waits for memory most of its time.
+func (c *hashSets) insertAll(groups, hashes []int32) {
+	for len(groups) > 0 {
+		n := min(ahead, len(groups))
+		for k, g := range groups[:n] {
+			if s := &c.of[g]; s.log > firstLog {
+				c.seen += c.arena.seg(s.ref, s.log)[uint32(hashes[k])>>(32-s.log)]
+			}
+		}
+		for k, g := range groups[:n] {
+			c.insert(g, uint32(hashes[k]))
+		}
+		groups, hashes = groups[n:], hashes[n:]
 	}
 }
 
@@ -124,6 +142,15 @@ func (c *hashSets) rebuild(s *hashSet, log uint8) {
 	c.arena.put(old, oldLog)
 }
 
+// room is the most bytes that the sets of the groups take encoded.
+func (c *hashSets) room(groups []int32) int {
+	n := uint32(0)
+	for _, g := range groups {
+		n += c.of[g].n
+	}
+	return 4*int(n) + 10*len(groups)
+}
+
 // append encodes a group's set as ClickHouse's UniquesHashSet. The hashes are in ascending
 // order: what makes equal sets equal bytes costs little, for tables are nearly in order.
 func (c *hashSets) append(b []byte, g int32) []byte {
@@ -132,15 +159,23 @@ func (c *hashSets) append(b []byte, g int32) []byte {
 	if s.zero {
 		b = append(b, 0, 0, 0, 0)
 	}
-	sorted := c.sorted[:0]
+	var own [few]uint32
+	var sorted []uint32
 	if s.log == 0 {
-		sorted = append(sorted, s.few[:s.n]...)
+		own = s.few
+		sorted = own[:s.n]
 	} else {
-		for _, h := range c.arena.seg(s.ref, s.log) {
-			if h != 0 {
-				sorted = append(sorted, h)
-			}
+		if cap(c.sorted) <= int(s.n) {
+			c.sorted = make([]uint32, 1<<s.log)
 		}
+		// Without a branch: whether a slot is free cannot be foreseen.
+		sorted = c.sorted[:s.n+1]
+		n := 0
+		for _, h := range c.arena.seg(s.ref, s.log) {
+			sorted[n] = h
+			n += int(one(h != 0))
+		}
+		sorted = sorted[:n]
 	}
 	for i := 1; i < len(sorted); i++ {
 		h, k := sorted[i], i
@@ -149,9 +184,10 @@ func (c *hashSets) append(b []byte, g int32) []byte {
 		}
 		sorted[k] = h
 	}
-	for _, h := range sorted {
-		b = binary.LittleEndian.AppendUint32(b, h)
+	at := len(b)
+	b = b[:at+4*len(sorted)]
+	for i, h := range sorted {
+		binary.LittleEndian.PutUint32(b[at+4*i:], h)
 	}
-	c.sorted = sorted
 	return b
 }

@@ -39,20 +39,20 @@ func (c *sketches) bytes() int64 {
 func (c *sketches) count(g int32, code uint32) {
 	s := &c.at[g]
 	if s.log == 0 {
-		for i := range s.few {
-			w := s.few[i]
+		full := false
+		for i, w := range s.few { // to the end: a loop's end that varies would be guessed wrong
 			if w>>16 == code {
-				if w&0xFFFF == 0xFFFF {
+				if full = w&0xFFFF == 0xFFFF; full {
 					break
 				}
 				s.few[i] = w + 1
 				return
 			}
-			if w == 0 {
-				s.few[i] = code<<16 | 1
-				s.n++
-				return
-			}
+		}
+		if s.n < fewBins && !full {
+			s.few[s.n] = code<<16 | 1
+			s.n++
+			return
 		}
 		c.enlarge(s)
 	}
@@ -107,37 +107,52 @@ func (c *sketches) enlarge(s *sketch) {
 	s.ref, s.log = ref, log
 }
 
-// sorted are the words of a group, ascending, until the next call.
-func (c *sketches) sorted(g int32) []uint64 {
+// room is about how many bytes the sketches of the groups take encoded.
+func (c *sketches) room(groups []int32) int {
+	n := 0
+	for _, g := range groups {
+		n += int(c.at[g].n)
+	}
+	return 10*n + 64*len(groups)
+}
+
+// append encodes a group's sketch.
+func (c *sketches) append(b []byte, g int32) []byte {
 	s := &c.at[g]
-	out := c.words[:0]
 	if s.log == 0 {
-		for _, w := range s.few[:s.n] {
-			out = append(out, uint64(w>>16)<<codeShift|uint64(w&0xFFFF))
-			for k := len(out) - 1; k > 0 && out[k] < out[k-1]; k-- {
-				out[k], out[k-1] = out[k-1], out[k]
+		var own [fewBins]uint64
+		for i, w := range s.few[:s.n] {
+			x := uint64(w>>16)<<codeShift | uint64(w&0xFFFF)
+			for ; i > 0 && own[i-1] > x; i-- {
+				own[i] = own[i-1]
 			}
+			own[i] = x
 		}
-		c.words = out
-		return out
+		return appendSketch(b, own[:s.n])
 	}
-	seg := c.arena.seg(s.ref, s.log)
-	low := 0
-	for i, w := range seg {
-		if w != 0 && (seg[low] == 0 || w < seg[low]) {
-			low = i
+	return appendSketch(b, c.sorted(s))
+}
+
+// sorted are the words of a sketch that has a segment, ascending, until the next call.
+func (c *sketches) sorted(s *sketch) []uint64 {
+	// Without a branch: whether a slot is free cannot be foreseen.
+	out := sized(c.words, 2*int(s.n)+1)
+	n, lowest := 0, 0
+	for _, w := range c.arena.seg(s.ref, s.log) {
+		out[n] = w
+		n += int(one(w != 0))
+	}
+	for i := 1; i < n; i++ {
+		if out[i] < out[i-1] {
+			lowest = i
+			break
 		}
 	}
-	for _, part := range [2][]uint64{seg[low:], seg[:low]} {
-		for _, w := range part {
-			if w != 0 {
-				out = append(out, w)
-			}
-		}
-	}
-	if !slices.IsSorted(out) { // wider than the table
+	// The walk from the lowest on is in order, unless the bins are wider than the table.
+	copy(out[n:], out[:lowest])
+	c.words = out
+	if out = out[lowest : lowest+n]; !slices.IsSorted(out) {
 		slices.Sort(out)
 	}
-	c.words = out
 	return out
 }

@@ -126,9 +126,7 @@ func (c *uniqs) Add(groups, sel []int32, v column.Vector) {
 	case v.Dict != nil:
 		c.strings(groups, sel, v)
 	case sel == nil:
-		for k, h := range v.Codes[:len(groups)] {
-			c.insert(groups[k], uint32(h))
-		}
+		c.insertAll(groups, v.Codes)
 	default:
 		for k, row := range sel {
 			c.insert(groups[k], uint32(v.Codes[row]))
@@ -155,5 +153,5 @@ func (c *uniqs) strings(groups, sel []int32, v column.Vector) {
 }
 
 func (c *uniqs) States(order []int32) []arrow.Array {
-	return []arrow.Array{encoded(order, &c.data, c.append)}
+	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
 }

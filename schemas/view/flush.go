@@ -65,6 +65,13 @@ func (f *Fold) order(numbers [][]int32) []int32 {
 			continue
 		}
 		rank := f.keys[i].ranks()
+		if len(rank) == f.groups { // one group to a value, or there would be more
+			for g, n := range numbers[i] {
+				next[rank[n]] = int32(g)
+			}
+			order, next = next, order
+			continue
+		}
 		start := make([]int32, len(rank)+1)
 		for _, n := range numbers[i] {
 			start[rank[n]+1]++

@@ -27,7 +27,8 @@ type key struct {
 	dict  *column.Dict // the dictionary seen last
 	codes []int32      // number + 1 of its entries; 0: not looked up yet
 
-	held int64 // bytes of strings
+	block strings.Builder // strings are kept in blocks; this is the last
+	held  int64           // bytes of all blocks
 }
 
 type value struct {
@@ -180,13 +181,27 @@ func (k *key) word(x uint64) int32 {
 func (k *key) text(s string) int32 {
 	n, ok := k.texts[s]
 	if !ok {
-		s, n = strings.Clone(s), k.n
+		s, n = k.keep(s), k.n
 		k.n++
 		k.texts[s] = n
 		k.values = append(k.values, value{text: s})
-		k.held += int64(len(s))
 	}
 	return n
+}
+
+const maxBlock = 64 << 10
+
+// keep copies a string into a block: an allocation of its own for each took as long as all of
+// the rest.
+func (k *key) keep(s string) string {
+	if k.block.Cap()-k.block.Len() < len(s) {
+		k.block.Reset()
+		k.block.Grow(max(len(s), min(maxBlock, 256+int(k.held))))
+		k.held += int64(k.block.Cap())
+	}
+	from := k.block.Len()
+	k.block.WriteString(s)
+	return k.block.String()[from:]
 }
 
 func (k *key) decimal(x decimal128.Num) int32 {
@@ -209,6 +224,7 @@ func (k *key) reset() {
 	clear(k.nums)
 	clear(k.values)
 	k.values = k.values[:0]
+	k.block.Reset()
 }
 
 // bytes is an estimate where maps are concerned: 32 bytes an entry.

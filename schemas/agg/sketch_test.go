@@ -43,6 +43,11 @@ func TestQuantileBinEdges(t *testing.T) {
 			add(x)
 			x = math.Nextafter(x, math.Inf(1))
 		}
+		// Around the distance at which the quick logarithm is trusted.
+		for _, d := range []float64{1e-10, 1e-8, 1.9e-8, 2.1e-8, 1e-7} {
+			add(x * (1 - d))
+			add(-x * (1 + d))
+		}
 	}
 	add(agg.MinQuantile)
 	add(agg.MaxQuantile)

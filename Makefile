@@ -4,6 +4,7 @@ GO          ?= go
 BIN         := bin/watershed
 ENGINE      := internal/devserver/engine
 MODULES     := $(ENGINE)/node_modules
+DUCKDB      := cmd/bench/duckdb
 VERSION     := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 ARGS        ?=
 PATTERN     ?= .
@@ -11,15 +12,17 @@ FUZZTIME    ?= 60s
 BENCHTIME   ?= 1s
 N           ?= 200
 SEED        ?= 0
+EVENTS      ?= 10000000
+JSON        ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: upgrade help setup build demo test lint bench fuzz faults year model clean go cc
+.PHONY: bench-batch upgrade help setup build demo test lint bench fuzz faults year model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(MODULES)/.ready ## fetch the ClickHouse library and the demo's flights (npm ci)
+setup: $(MODULES)/.ready $(DUCKDB)/node_modules/.ready ## fetch the ClickHouse library, the demo's flights, and DuckDB for the benchmark (npm)
 
 # The library is an optional dependency, which npm leaves out without a word where it does not
 # fit or cannot be had; so look.
@@ -28,6 +31,11 @@ $(MODULES)/.ready: $(ENGINE)/package-lock.json $(ENGINE)/package.json
 	npm ci --prefix $(ENGINE) --no-audit --no-fund --loglevel=error
 	@[ -n "$$(find $(MODULES)/@chdb -name libchdb.so 2>/dev/null)" ] || { \
 	  echo "npm brought no ClickHouse library: it is there for linux/amd64 with glibc alone, and this is $$(uname -sm). Otherwise see what 'npm ci --prefix $(ENGINE)' says." >&2; exit 1; }
+	@touch $@
+
+# DuckDB is 70 MB. (Not npm ci: that refuses a lock file without the libraries for other systems.)
+$(DUCKDB)/node_modules/.ready: $(DUCKDB)/package-lock.json $(DUCKDB)/package.json
+	npm install --prefix $(DUCKDB) --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 go:
@@ -52,7 +60,9 @@ demo: setup build ## three million flights through both layers; stays up afterwa
 # The pointer checks that come with the race detector end the process where parquet-go, on a damaged
 # file, would only panic, which history turns into an error. The packages that take longest go first.
 test: go cc setup ## every test, on real engines, with the race detector
-	CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 12m ./speed ./cmd/... ./...
+	@dir=$$(mktemp -d -p "$$(internal/devserver/devtest/scratch.sh)" watershed-test.XXXXXX) && trap 'rm -rf "$$dir"' EXIT && \
+	  echo "tests write below $$dir" && export GOTMPDIR="$${GOTMPDIR:-$${TMPDIR:-/tmp}}" TMPDIR="$$dir" CGO_ENABLED=1 && \
+	  $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 12m ./speed ./cmd/... ./...
 	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
 
 lint: go ## gofmt, go vet, and the import table
@@ -62,6 +72,10 @@ lint: go ## gofmt, go vet, and the import table
 
 bench: go setup ## the benchmarks beside the code, each for BENCHTIME (1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+bench-batch: go setup ## the batch layer beside ClickHouse and DuckDB: EVENTS (10 M), JSON=FILE, ARGS (docs/bench)
+	$(GO) build -o bin/bench ./cmd/bench
+	bin/bench --events $(EVENTS) $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 fuzz: go setup ## each fuzz target for FUZZTIME (60s), two at a time; PATTERN chooses some
 	GO=$(GO) FUZZTIME=$(FUZZTIME) PATTERN='$(PATTERN)' internal/bounded/fuzz.sh
@@ -84,7 +98,7 @@ upgrade: go setup ## states of older ClickHouse libraries (fetched into a tempor
 	    $(GO) test -count=1 -tags upgrade -run 'TestUpgrade' -v ./cmd/watershed
 
 clean: ## remove what was built and fetched
-	rm -rf bin $(MODULES)
+	rm -rf bin $(MODULES) $(DUCKDB)/node_modules
 
 model: ## check the protocol and its seeded bugs with Spin (docs/model)
 	@if ! command -v spin >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y spin gcc libc6-dev; fi

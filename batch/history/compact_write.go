@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/google/uuid"
 	"github.com/parquet-go/parquet-go"
 
 	"watershed/internal/crash"
@@ -159,7 +158,7 @@ func (w *rewriting) append(ctx context.Context, like int, g *gatherer) (err erro
 			return err
 		}
 		if w.file == nil {
-			if w.file, err = w.table.newFileAs(w.date, uuid.NewString()+".parquet", w.schema); err != nil {
+			if w.file, err = w.table.newFileAs(w.date, newFileName(), w.schema); err != nil {
 				return err
 			}
 		}

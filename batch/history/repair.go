@@ -45,6 +45,8 @@ func (r RepairReport) Left() []Remedy {
 //
 //   - A file whose events the log still has is written again. Its bytes are mostly the very same: then it
 //     gets its old name back, and no version changes. Otherwise one commit removes it and adds the new one.
+//   - So is a file that a compaction wrote, if the log still has all of its events. Its duplicates, which the
+//     log has too, are left out again.
 //   - A file of an import cannot be restored from here: the import must be made again. With AcceptLoss one
 //     commit removes all files of that import and its txn, so that it can be.
 //   - Any other file is lost. With AcceptLoss it is removed, and its events are counted.
@@ -63,6 +65,8 @@ func Repair(ctx context.Context, root, app string, problems []Problem, source Op
 	return RepairReport{r.remedies}, nil
 }
 
+const noLog = "the log does not have its events any more"
+
 type repair struct {
 	root, app string
 	source    OpenSource
@@ -72,6 +76,7 @@ type repair struct {
 
 func (r *repair) run(ctx context.Context) error {
 	var fromLog []*restoring
+	var compacted []*Remedy
 	imports := map[string]bool{} // by type and txn: removed
 	for i := range r.remedies {
 		m := &r.remedies[i]
@@ -83,8 +88,10 @@ func (r *repair) run(ctx context.Context) error {
 			m.Action = "history and log differ: take the table back from a backup, or correct it by hand; nothing was changed"
 		case p.file.Import:
 			err = r.imported(ctx, m, imports)
+		case p.file.AsOf > 0:
+			compacted = append(compacted, m)
 		default:
-			fromLog = append(fromLog, &restoring{remedy: m, file: p.file, missing: "the log does not have its events any more"})
+			fromLog = append(fromLog, &restoring{remedy: m, file: p.file, missing: noLog})
 		}
 		if err != nil {
 			return err
@@ -93,6 +100,15 @@ func (r *repair) run(ctx context.Context) error {
 	if len(fromLog) > 0 && r.source != nil {
 		if err := r.readLog(ctx, fromLog); err != nil {
 			return err
+		}
+	}
+	left, err := r.compactedFiles(ctx, compacted)
+	if err != nil {
+		return err
+	}
+	for _, m := range compacted {
+		if why, ok := left[m]; ok {
+			fromLog = append(fromLog, &restoring{remedy: m, file: m.Problem.file, missing: why})
 		}
 	}
 	for _, x := range fromLog {

@@ -13,12 +13,14 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 
 	"watershed/schemas"
+	"watershed/schemas/identity"
 )
 
 // A LogReport is what VerifyLog compared.
 type LogReport struct {
 	From, To uint64 // sequences of the log that were compared
 	Events   int64
+	LeftOut  int64 // of them: duplicates that compactions have left out, whose first is in history
 	Problems []Problem
 }
 
@@ -27,7 +29,8 @@ const windowRows = 1 << 20
 
 // VerifyLog holds the part of the log that is still there against history, up to what each type has
 // archived: every event of the log must be there exactly once, with all its values, and nothing else may
-// be there with sequences of that part. The log named by app is read from its beginning. An error means
+// be there with sequences of that part. Only a duplicate may be missing, if a compacted file has an event
+// of the same identity that stands before it. The log named by app is read from its beginning. An error means
 // that it could not be done.
 func VerifyLog(ctx context.Context, root, app string, source OpenSource) (LogReport, error) {
 	v := &logVerifier{app: app, root: root, seed: maphash.MakeSeed(), tables: map[string]*Table{}}
@@ -43,6 +46,13 @@ type place struct {
 	row int32
 }
 
+// A logged is an event of the log.
+type logged struct {
+	hash  uint64
+	print identity.Fingerprint // of its identity, if its type's table has compacted files
+	date  int32
+}
+
 type logVerifier struct {
 	app    string
 	root   string
@@ -51,7 +61,7 @@ type logVerifier struct {
 	report LogReport
 
 	from   uint64                      // the window begins behind it
-	window map[string]map[place]uint64 // by type: hash of each event of the log
+	window map[string]map[place]logged // by type: each event of the log
 	rows   int
 }
 
@@ -65,7 +75,7 @@ func (v *logVerifier) run(ctx context.Context, open OpenSource) error {
 		return err
 	}
 	defer source.Close()
-	v.window = map[string]map[place]uint64{}
+	v.window = map[string]map[place]logged{}
 	for first := true; v.report.To < end; first = false {
 		chunk, err := source.Next(ctx)
 		if err != nil {
@@ -135,12 +145,20 @@ func (v *logVerifier) take(chunk *schemas.Chunk) error {
 			continue
 		}
 		if v.window[typ] == nil {
-			v.window[typ] = map[place]uint64{}
+			v.window[typ] = map[place]logged{}
 		}
 		hashes, places := v.hash(rec), placesOf(rec)
+		prints, dates, err := t.identities(rec)
+		if err != nil {
+			return err
+		}
 		for i, p := range places {
 			if p.seq <= v.archived(t) {
-				v.window[typ][p] = hashes[i]
+				event := logged{hash: hashes[i]}
+				if prints != nil {
+					event.print, event.date = prints[i], dates[i]
+				}
+				v.window[typ][p] = event
 				v.rows++
 				v.report.Events++
 			}
@@ -170,7 +188,7 @@ func (v *logVerifier) compare(ctx context.Context, to uint64) error {
 					switch {
 					case !ok:
 						unknown.add(p)
-					case h != hashes[i]:
+					case h.hash != hashes[i]:
 						differs.add(p)
 					}
 					if seen[p] && ok {
@@ -188,10 +206,22 @@ func (v *logVerifier) compare(ctx context.Context, to uint64) error {
 			}
 		}
 		var lost tally
-		for p := range want {
+		missing := map[place]logged{}
+		for p, event := range want {
 			if !seen[p] {
-				lost.add(p)
+				missing[p] = event
 			}
+		}
+		leftOut, err := t.leaveOut(ctx, missing)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			v.problem(typ, ProblemBytes, t.dir, "compacted files", int64(len(missing)), err)
+		}
+		v.report.LeftOut += leftOut
+		for p := range missing {
+			lost.add(p)
 		}
 		for _, x := range []struct {
 			kind ProblemKind

@@ -55,8 +55,10 @@ type columnWriter struct {
 
 // newFile begins a data file of one date. It has no name yet, and is gone after abort.
 func (t *Table) newFile(date int32) (*fileWriter, error) {
-	return t.newFileNamed(date, uuid.NewString()+".parquet")
+	return t.newFileNamed(date, newFileName())
 }
+
+func newFileName() string { return uuid.NewString() + ".parquet" }
 
 func (t *Table) newFileNamed(date int32, name string) (*fileWriter, error) {
 	schema, err := parquetSchema(t.event)

@@ -123,7 +123,7 @@ func (l *life) found(ctx context.Context, path string) (heal string, err error) 
 // verified reports it if `verify` still finds something wrong.
 func (l *life) verified(ctx context.Context, heal string) error {
 	if out, err := l.command(ctx, "", "verify"); err != nil {
-		return fmt.Errorf("%w: `watershed verify` after `watershed %s`: %w: %s", errNotHealed, heal, err, lastLines(out, 3))
+		return fmt.Errorf("%w: `watershed verify` after `watershed %s`: %w: %s", errNotHealed, heal, err, out)
 	}
 	return nil
 }

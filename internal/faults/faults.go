@@ -39,6 +39,7 @@ type fault struct {
 	name     string
 	promised time.Duration
 	disk     bool // needs disks of its own
+	measured bool // do waits for the recovery, and notes it
 	heavy    bool // destroys data: compared behind a batch in any case
 	do       func(ctx context.Context, l *life) error
 }
@@ -70,7 +71,7 @@ func allFaults() []fault {
 	return append(all,
 		fault{name: "two workers", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoWorkers(ctx) }},
 		fault{name: "two batches", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoBatches(ctx) }},
-		fault{name: "clickhouse emptied", do: func(ctx context.Context, l *life) error { return l.emptyClickHouse(ctx) }},
+		fault{name: "clickhouse emptied", measured: true, do: func(ctx context.Context, l *life) error { return l.emptyClickHouse(ctx) }},
 		fault{name: "log deleted", heavy: true, do: func(ctx context.Context, l *life) error { return l.logDeleted(ctx) }},
 		fault{name: "log recreated", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRecreated(ctx) }},
 		fault{name: "log restored from a copy", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRestored(ctx) }},
@@ -204,11 +205,15 @@ func (l *life) emptyClickHouse(ctx context.Context) error {
 	if err := l.clickhouse.empty(); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, later)
+	began := time.Now()
+	wait, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
-	if _, err := l.level(wait); err != nil && ctx.Err() == nil {
-		l.tally.note(func(e *entry) { e.notHealed++ })
-		l.tally.say("  NOT HEALED by itself: %v; the worker said: %s", err, lastLines(l.speed.since(0), 1))
+	if _, err := l.level(wait); err != nil {
+		if ctx.Err() == nil {
+			l.tally.failed("by itself: %v; the worker said: %s", err, lastLines(l.speed.since(0), 1))
+		}
+		return nil
 	}
+	l.recovered(time.Since(began), later)
 	return nil
 }

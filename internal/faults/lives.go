@@ -114,11 +114,11 @@ func (n *lane) life(ctx context.Context, number int) error {
 	}
 	w.l = l
 	n.tally.say("life %d in %s, duplicates are found within %s", number, home, horizon)
-	bad := n.tally.violations()
+	bad := n.tally.failures()
 	err = n.live(ctx, l, w, scenes)
 	l.summary()
 	err = errors.Join(err, l.close())
-	bad = n.tally.violations() - bad
+	bad = n.tally.failures() - bad
 	if bad > 0 || err != nil {
 		err = errors.Join(err, l.disks.keep())
 	}
@@ -170,8 +170,7 @@ func (l *life) suffer(ctx context.Context, f fault, exact bool) (bool, error) {
 	defer cancel()
 	err := f.do(attempt, l)
 	if errors.Is(err, errNotHealed) {
-		l.tally.note(func(e *entry) { e.notHealed++ })
-		l.tally.say("  NOT HEALED: %v", err)
+		l.tally.failed("%v", err)
 		return false, nil
 	}
 	if err != nil {
@@ -183,13 +182,21 @@ func (l *life) suffer(ctx context.Context, f fault, exact bool) (bool, error) {
 	if stopped := l.ended(ctx); stopped != nil {
 		return false, stopped
 	}
-	l.tally.recovered(took, f.promised)
 	if err != nil { // what is missing, the comparison finds
 		l.tally.say("  %v", err)
-	} else if f.promised > 0 && took > f.promised {
-		l.tally.say("  level again after %.1f s; promised are %.0f", took.Seconds(), f.promised.Seconds())
+	}
+	if !f.measured {
+		l.recovered(took, f.promised)
 	}
 	return l.check(l.ctx, exact)
+}
+
+// recovered notes how long it took to be level again.
+func (l *life) recovered(took, promised time.Duration) {
+	l.tally.recovered(took, promised)
+	if promised > 0 && took > promised {
+		l.tally.say("  level again after %.1f s; promised are %.0f", took.Seconds(), promised.Seconds())
+	}
 }
 
 // summary says what a life saw.

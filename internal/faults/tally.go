@@ -50,7 +50,7 @@ type tally struct {
 	*book
 	lane int    // its number, for messages; 0: all
 	now  string // the fault under way; the book's mutex guards it and what follows
-	mine int    // violations
+	mine int    // violations, and what did not heal
 }
 
 func newBook(out io.Writer) *book {
@@ -124,8 +124,14 @@ func (t *tally) add(kind violation, n int64, text string) {
 	}
 }
 
-// violations is how many there were in the lives of this tally.
-func (t *tally) violations() int {
+// failed notes that something did not heal.
+func (t *tally) failed(format string, a ...any) {
+	t.note(func(e *entry) { e.notHealed++; t.mine++ })
+	t.say("  NOT HEALED: "+format, a...)
+}
+
+// failures is how much was wrong in the lives of this tally.
+func (t *tally) failures() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mine

@@ -174,8 +174,7 @@ func (w *walk) scene(ctx context.Context, s scene) (bool, error) {
 			if ended := l.ended(ctx); ended != nil {
 				return false, ended
 			}
-			l.tally.note(func(e *entry) { e.notHealed++ })
-			l.tally.say("  NOT HEALED: %s: %v", s.name, err)
+			l.tally.failed("%s: %v", s.name, err)
 			return false, nil
 		}
 	}

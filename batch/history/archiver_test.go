@@ -184,6 +184,9 @@ func script(r *rand.Rand, perEpoch int) *testLog {
 		}
 		cut := epochs[i]
 		cut.Number, cut.Position = uint64(i+1), l.position(uint64(len(l.messages)+1))
+		if i > 0 {
+			cut.Previous = l.cuts[i-1].Position
+		}
 		l.cuts = append(l.cuts, cut)
 		l.messages = append(l.messages, testMessage{cut: &l.cuts[i]})
 		active = definedBy(cut)

@@ -254,6 +254,46 @@ func TestOneTrimmedTypeDoesNotHoldTheOthers(t *testing.T) {
 	<-done
 }
 
+// A table that is lost wholly is not begun again as if its type were new, not even where all others stand
+// exactly at a cut; one that is new in that cut begins there still.
+func TestALostTableIsNotBegunAgain(t *testing.T) {
+	for n := range 5 {
+		l, root := script(newRand(9), 10), t.TempDir()
+		cut := l.cuts[n]
+		l.messages = l.messages[:cut.Position.Seq]
+		a := l.archiver(t, root)
+		if n == 1 { // it dies when all old types are at the cut, and none of the new ones has begun
+			a.step = func(name string) {
+				if name == stepCutTypes && a.at.Seq > l.cuts[0].Position.Seq {
+					panic(killed{name})
+				}
+			}
+		}
+		func() {
+			defer func() { recover() }()
+			if err := a.Run(t.Context()); !errors.Is(err, errEnd) {
+				t.Fatal(err)
+			}
+		}()
+		if err := os.RemoveAll(filepath.Join(root, "a")); err != nil {
+			t.Fatal(err)
+		}
+		a = l.archiver(t, root)
+		if err := a.Run(t.Context()); !errors.Is(err, errEnd) {
+			t.Fatal(err)
+		}
+		err := a.Failing()["a"]
+		if err == nil || !strings.Contains(err.Error(), filepath.Join(root, "a")) || !strings.Contains(err.Error(), "watershed repair") {
+			t.Errorf("at cut %d: %v; want an error that names the directory and watershed repair", n+1, err)
+		}
+		for _, ev := range definedBy(cut) {
+			if there, err := Exists(root, ev.Name); err != nil || there != (ev.Name != "a") || ev.Name != "a" && a.Positions()[ev.Name] != cut.Position {
+				t.Errorf("at cut %d: %s is there: %t, %v, at %v; want all but a, at the cut", n+1, ev.Name, there, err, a.Positions()[ev.Name])
+			}
+		}
+	}
+}
+
 // A log that was begun anew behind what was archived: every type commits at its first cut, wherever it
 // stood, those that are not defined any more end there, and new ones begin.
 func TestLogBegunAnew(t *testing.T) {

@@ -63,7 +63,8 @@ func (r *reading) begin(ctx context.Context, cut schemas.Cut, at schemas.Positio
 		}
 		if err := r.beginType(ctx, ev, cut, at); err != nil {
 			var from *schemas.Position
-			if mayBegin(cut, at) {
+			var lost *lostTableError
+			if mayBegin(cut, at) && !errors.As(err, &lost) {
 				from = &at
 			}
 			if err := r.failed(ctx, ev.Name, err, from); err != nil {
@@ -82,6 +83,13 @@ func (r *reading) beginType(ctx context.Context, ev *schemas.Event, cut schemas.
 	if t := r.types[ev.Name]; t != nil {
 		return t.redefine(ctx, ev)
 	}
+	if there, err := Exists(r.owner.cfg.Root, ev.Name); err != nil {
+		return err
+	} else if !there && !liesBefore(at, cut) { // before an empty table is made, which a backup would have to replace
+		if err := r.mayBeginHere(ctx, ev, cut, at); err != nil {
+			return err
+		}
+	}
 	t, err := r.owner.openType(ctx, ev)
 	if err != nil {
 		return err
@@ -90,9 +98,8 @@ func (r *reading) beginType(ctx context.Context, ev *schemas.Event, cut schemas.
 		if liesBefore(at, cut) {
 			return nil // the cut comes as the first message, and the type begins there
 		}
-		if !mayBegin(cut, at) {
-			return fmt.Errorf("%s is defined, but its history is missing at %s while other types stand at %d: restore it, or start from an empty directory",
-				ev.Name, filepath.Join(r.owner.cfg.Root, ev.Name), at.Seq)
+		if err := r.mayBeginHere(ctx, ev, cut, at); err != nil {
+			return err
 		}
 		if err := t.commit(ctx, at, false); err != nil {
 			return err
@@ -105,6 +112,52 @@ func (r *reading) beginType(ctx context.Context, ev *schemas.Event, cut schemas.
 	r.types[ev.Name] = t
 	r.owner.publish(t)
 	return nil
+}
+
+// mayBeginHere refuses a type whose history is lost: beginning it again would hide that.
+func (r *reading) mayBeginHere(ctx context.Context, ev *schemas.Event, cut schemas.Cut, at schemas.Position) error {
+	if at.Seq == 0 {
+		return nil
+	}
+	fresh, err := r.owner.definesFirst(ctx, cut, ev.Name)
+	if err != nil {
+		return err
+	}
+	if !fresh || at != cut.Position {
+		return &lostTableError{ev.Name, filepath.Join(r.owner.cfg.Root, ev.Name), at.Seq}
+	}
+	return nil
+}
+
+// A lostTableError says that a type's history is gone, or begins too late.
+type lostTableError struct {
+	name, dir string
+	at        uint64
+}
+
+func (e *lostTableError) Error() string {
+	return fmt.Sprintf("%s is defined, but its history is missing at %s while other types stand at %d: take the directory back from a backup, or run `watershed repair`, which says what the log still has of it",
+		e.name, e.dir, e.at)
+}
+
+// definesFirst tells whether a type is new in a cut, so that its history may begin there. If the cut before
+// was trimmed, all types of this one had begun by then: the log is not trimmed up to a cut before that.
+func (a *Archiver) definesFirst(ctx context.Context, cut schemas.Cut, name string) (bool, error) {
+	if cut.Anew > 0 {
+		return true, nil // which types were defined before is not in the log any more
+	}
+	if cut.Previous.Seq == 0 {
+		return false, nil // all its types begin with the log
+	}
+	source, before, err := a.cfg.Source(ctx, cut.Previous, name)
+	if isTrimmed(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("the cut before cut %d: %w", cut.Number, err)
+	}
+	source.Close()
+	return !slices.ContainsFunc(definedBy(before), func(ev *schemas.Event) bool { return ev.Name == name }), nil
 }
 
 // liesBefore tells whether a position belongs to the log that was there before it was begun anew.

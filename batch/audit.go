@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"watershed/schemas"
@@ -94,8 +95,10 @@ func (r *run) audit(ctx context.Context, w *work) error {
 	for _, why := range late {
 		r.speedPast = r.speedPast && why == ""
 	}
-	for i, p := range r.plans {
-		r.cfg.Progress(Progress{Step: "audit", Done: int64(i), Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
+	audits := make([]schemas.Audit, len(r.plans))
+	var mu sync.Mutex // guards done, and keeps Progress to one call at a time
+	done := int64(0)
+	if err := r.forEachPlan(ctx, func(ctx context.Context, i int, p *view.Plan) (err error) {
 		spec := w.specs[p.Hash]
 		a := schemas.Audit{View: p.Name(), Plan: p.Hash, Build: r.cut.Number, Baseline: r.base.Number}
 		switch {
@@ -109,9 +112,19 @@ func (r *run) audit(ctx context.Context, w *work) error {
 			}
 		}
 		a.Gated = r.cfg.Gate.Shut(a)
-		r.report.Gated = r.report.Gated || a.Gated
-		r.report.Audit = append(r.report.Audit, a)
+		audits[i] = a
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		r.cfg.Progress(Progress{Step: "audit", Done: done, Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
+		return nil
+	}); err != nil {
+		return err
 	}
+	for _, a := range audits {
+		r.report.Gated = r.report.Gated || a.Gated
+	}
+	r.report.Audit = audits
 	return r.store.SaveAudits(ctx, r.term, r.report.Audit)
 }
 
@@ -142,8 +155,7 @@ func (r *run) speedPassed(ctx context.Context, w *work) (map[string]string, erro
 	}
 	deadline := time.NewTimer(r.cfg.Wait)
 	defer deadline.Stop()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
+	pause := 10 * time.Millisecond // longer and longer: each look is a query over all plans
 	s := newStanding(r.cut.Number, waiting)
 	for late := false; ; {
 		marks, err := r.store.Positions(ctx, waiting)
@@ -154,7 +166,8 @@ func (r *run) speedPassed(ctx context.Context, w *work) (map[string]string, erro
 			return why, nil
 		}
 		select {
-		case <-poll.C:
+		case <-time.After(pause):
+			pause = min(2*pause, maxPause)
 		case <-deadline.C:
 			late = true
 		case <-ctx.Done():

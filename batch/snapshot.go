@@ -33,6 +33,9 @@ type date struct {
 	compacted uint64 // duplicates that compactions have left out of the files
 }
 
+// maxPause is the longest time between two looks at what others do.
+const maxPause = 100 * time.Millisecond
+
 // snapshots waits until the archiver has committed every type up to the cut, and returns what
 // the tables held in exactly those commits. Types that have no such commit when the time is up are
 // held over: the other types do not wait for them longer than that. If there is none, that is an error.
@@ -40,8 +43,7 @@ func (r *run) snapshots(ctx context.Context) (snapshots, error) {
 	events := r.cut.Definitions.Events
 	deadline := time.NewTimer(r.cfg.Wait)
 	defer deadline.Stop()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
+	pause := 2 * time.Millisecond // longer and longer: each look reads the directories of tables
 	out, missing := make(snapshots), make(map[string]error)
 	for {
 		for _, ev := range events {
@@ -73,7 +75,8 @@ func (r *run) snapshots(ctx context.Context) (snapshots, error) {
 			return out, nil
 		}
 		select {
-		case <-poll.C:
+		case <-time.After(pause):
+			pause = min(2*pause, maxPause)
 		case <-deadline.C:
 			if len(out) == 0 {
 				return nil, r.notArchived(events, missing)

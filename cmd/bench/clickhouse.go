@@ -9,10 +9,14 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"watershed/schemas"
 	"watershed/schemas/view"
 )
 
@@ -108,15 +112,16 @@ func (b *bench) clickhouse(ctx context.Context, s *server, plans []*view.Plan, f
 		t.Views[name] += time.Since(at).Seconds()
 		return nil
 	}
-	from := fmt.Sprintf("file('%s', Parquet)", files)
 	if err := run("database", "CREATE DATABASE "+peerDatabase); err != nil {
 		return t, err
 	}
+	from := fmt.Sprintf("file('%s', Parquet)", files)
 	if duplicates {
-		from = peerDatabase + "._distinct"
-		if err := run("duplicates", clickhouseDistinct(plans, files)...); err != nil {
+		at := time.Now()
+		if err := b.clickhouseDistinct(ctx, s, plans, files); err != nil {
 			return t, err
 		}
+		from, t.Views["duplicates"] = distinctTable, time.Since(at).Seconds()
 	}
 	for _, p := range plans {
 		if err := run(p.Name(), clickhouseTable(p), "INSERT INTO "+peerTable(p)+" "+p.SelectStates(from)); err != nil {
@@ -143,14 +148,41 @@ func clickhouseTable(p *view.Plan) string {
 		peerTable(p), strings.Join(columns, ", "), strings.Join(keys, ", "))
 }
 
-// clickhouseDistinct removes duplicates once, for all views. All copies of an event are equal in these
-// data, so any one may be taken.
-func clickhouseDistinct(plans []*view.Plan, files string) []string {
+const distinctTable = peerDatabase + "._distinct"
+
+// clickhouseDistinct removes duplicates once, for all views, date by date and as many dates at a time as
+// there are cores: LIMIT 1 BY runs on one thread, so that this took half the time of one statement for
+// all dates, and a quarter of GROUP BY with any(). All copies of an event are equal in these data, so
+// any one may be taken.
+func (b *bench) clickhouseDistinct(ctx context.Context, s *server, plans []*view.Plan, files string) error {
 	ev := plans[0].Event
-	var columns []string
+	var columns, types []string
 	for _, in := range inputs(plans) {
 		columns = append(columns, view.Quote(in))
+		types = append(types, view.Quote(in)+" "+nullable(ev.Field(in)))
 	}
-	return []string{fmt.Sprintf("CREATE TABLE %s._distinct ENGINE = MergeTree ORDER BY tuple() AS SELECT %s FROM file('%s', Parquet) LIMIT 1 BY %s, toDate32(%s, 'UTC')",
-		peerDatabase, strings.Join(columns, ", "), files, view.Quote(ev.ID), view.Quote(ev.Time))}
+	if _, err := s.query(ctx, fmt.Sprintf("CREATE TABLE %s (%s) ENGINE = MergeTree ORDER BY tuple()", distinctTable, strings.Join(types, ", ")), nil); err != nil {
+		return err
+	}
+	dates, err := filepath.Glob(filepath.Dir(files))
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(b.cores)
+	for _, dir := range dates {
+		group.Go(func() error {
+			_, err := s.query(ctx, fmt.Sprintf("INSERT INTO %s SELECT %s FROM file('%s', Parquet) LIMIT 1 BY %s",
+				distinctTable, strings.Join(columns, ", "), filepath.Join(dir, filepath.Base(files)), view.Quote(ev.ID)), url.Values{"max_threads": {"1"}})
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+func nullable(f *schemas.Field) string {
+	if f.Optional {
+		return "Nullable(" + f.Type.ClickHouse() + ")"
+	}
+	return f.Type.ClickHouse()
 }

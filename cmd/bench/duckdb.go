@@ -108,7 +108,9 @@ func (b *bench) runDuck(ctx context.Context, d *dataset, plans []*view.Plan, fil
 		After: []string{},
 	}
 	if duplicates {
-		todo.Timed = append(todo.Timed, duckStatement{"duplicates", duckDistinct(plans, events)})
+		if todo.Timed, err = duckDistinct(plans, files); err != nil {
+			return t, "", err
+		}
 		events = "_distinct"
 	}
 	for _, p := range plans {
@@ -170,16 +172,24 @@ func duckScript(dir string) (string, error) {
 	return script, os.WriteFile(script, text, 0o600)
 }
 
-// duckDistinct removes duplicates once, for all views. All copies of an event are equal in these data,
-// so any one may be taken.
-func duckDistinct(plans []*view.Plan, events string) string {
-	ev := plans[0].Event
+// duckDistinct removes duplicates once, for all views, date by date: that took less than half the CPU
+// time of one statement for all dates, and GROUP BY with any_value less than DISTINCT ON. All copies of
+// an event are equal in these data, so any one may be taken.
+func duckDistinct(plans []*view.Plan, files string) (out []duckStatement, err error) {
 	var columns []string
 	for _, in := range inputs(plans) {
 		columns = append(columns, fmt.Sprintf("any_value(%q) AS %q", in, in))
 	}
-	return fmt.Sprintf("CREATE TEMP TABLE _distinct AS SELECT %s FROM %s GROUP BY %q, epoch_us(%q) // 86400000000",
-		strings.Join(columns, ", "), events, ev.ID, ev.Time)
+	dates, err := filepath.Glob(filepath.Dir(files))
+	for i, dir := range dates {
+		into := "INSERT INTO _distinct"
+		if i == 0 {
+			into = "CREATE TEMP TABLE _distinct AS"
+		}
+		out = append(out, duckStatement{"duplicates", fmt.Sprintf("%s SELECT %s FROM read_parquet('%s', hive_partitioning = false) GROUP BY %q",
+			into, strings.Join(columns, ", "), filepath.Join(dir, filepath.Base(files)), plans[0].Event.ID)})
+	}
+	return out, err
 }
 
 // duckExported is a view's table with types that Parquet keeps whole: DuckDB writes its 128-bit

@@ -9,8 +9,6 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
 
-	"watershed/internal/crash"
-	"watershed/internal/durable"
 	"watershed/schemas"
 	"watershed/schemas/column"
 	"watershed/schemas/identity"
@@ -219,46 +217,19 @@ func (g *regaining) write(ctx context.Context, order []int32) error {
 	if err != nil {
 		return err
 	}
-	crash.At("history.repair-regained")
-	// If we stop here, a file lies there that no version names.
-	written, err := a.file()
-	if err != nil {
-		return err
-	}
-	action := "written again from the log, with the same bytes"
-	if len(g.files) == 1 && written.SHA256 == g.files[0].SHA256 {
-		// If we stop before this, the damaged file is there still; after it, the very bytes that were committed.
-		err = durable.Replace(g.table.onDisk(written), g.table.onDisk(g.files[0]))
-	} else {
-		action = "written again from the log, as another file of the same events"
-		err = g.replace(ctx, a)
-	}
-	var conflict *conflictError
-	if errors.As(err, &conflict) {
-		action, err = "another process has removed it meanwhile", nil
-	}
-	for _, m := range g.remedies {
-		m.Action, m.Done = action, err == nil
-	}
-	return err
-}
-
-// replace commits the new file. It holds the same events as the damaged ones together, and says so: slices
-// of the date stay good, and it is distinct as they were.
-func (g *regaining) replace(ctx context.Context, a *add) error {
-	c := &change{operation: "REPAIR", adds: []*add{a}}
-	duplicates := int64(0)
+	// It holds the same events as the damaged ones together, and says so: slices of the date stay good, and it
+	// is distinct as they were.
+	first, duplicates := g.files[0], int64(0)
 	for _, f := range g.files {
-		c.removes = append(c.removes, g.table.removal(f))
 		duplicates += f.Duplicates
 	}
-	first := g.files[0]
-	a.Tags[tagContent] = first.Content
-	if len(g.files) > 1 {
+	if a.Tags[tagContent] = first.Content; len(g.files) > 1 {
 		a.Tags[tagContent] = Content(g.files)
 	}
 	a.Tags[tagDistinct], a.Tags[tagAsOf], a.Tags[tagDuplicates] = first.Distinct, fmt.Sprint(first.AsOf), fmt.Sprint(duplicates)
-	// If we stop before this commit, the damaged files are live still; after it, the new one.
-	_, err := g.table.commit(ctx, c)
+	action, err := g.table.putBack(ctx, a, g.files)
+	for _, m := range g.remedies {
+		m.Action, m.Done = action, err == nil
+	}
 	return err
 }

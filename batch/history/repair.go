@@ -356,29 +356,40 @@ func (r *repair) restore(ctx context.Context, x *restoring) error {
 	if err != nil {
 		return err
 	}
+	x.remedy.Action, err = t.putBack(ctx, a, []File{x.file})
+	x.remedy.Done = err == nil
+	return err
+}
+
+// putBack puts a file that was written again in the place of damaged ones, and says how. With the bytes of
+// the only one it gets its name.
+func (t *Table) putBack(ctx context.Context, a *add, damaged []File) (action string, err error) {
 	crash.At("history.repair-written")
 	// If we stop here, a file lies there that no version names.
 	written, err := a.file()
 	if err != nil {
-		return err
+		return "", err
 	}
-	if a.Tags[tagSHA256] == x.file.SHA256 {
+	if len(damaged) == 1 && written.SHA256 == damaged[0].SHA256 {
 		// If we stop before this, the damaged file is there still; after it, the very bytes that were
 		// committed, for all versions that name them.
-		err = durable.Replace(t.onDisk(written), t.onDisk(x.file))
-		x.remedy.Action = "written again from the log, with the same bytes"
+		err = durable.Replace(t.onDisk(written), t.onDisk(damaged[0]))
+		action = "written again from the log, with the same bytes"
 	} else {
-		// If we stop before this commit, the damaged file is live still; after it, the new one.
-		_, err = t.commit(ctx, &change{operation: "REPAIR", adds: []*add{a}, removes: []*remove{t.removal(x.file)}})
-		x.remedy.Action = "written again from the log, as another file of the same events"
+		c := &change{operation: "REPAIR", adds: []*add{a}}
+		for _, f := range damaged {
+			c.removes = append(c.removes, t.removal(f))
+		}
+		// If we stop before this commit, the damaged files are live still; after it, the new one.
+		_, err = t.commit(ctx, c)
+		action = "written again from the log, as another file of the same events"
 	}
 	var conflict *conflictError
 	if errors.As(err, &conflict) {
-		x.remedy.Action, err = "another process has removed it meanwhile", nil
+		return "another process has removed it meanwhile", nil
 	}
-	x.remedy.Done = err == nil
 	crash.At("history.repair-restored")
-	return err
+	return action, err
 }
 
 // removal is the action that removes a live file.

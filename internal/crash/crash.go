@@ -35,7 +35,6 @@ var Places = [...]string{
 	"history.level",
 	"history.rejected",
 	"history.repair-aside",
-	"history.repair-regained",
 	"history.repair-removed",
 	"history.repair-restored",
 	"history.repair-written",

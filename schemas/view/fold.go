@@ -184,7 +184,9 @@ func (f *Fold) Groups() int { return f.groups }
 // Rows is the number of events folded since the last flush, after the filter.
 func (f *Fold) Rows() int64 { return f.rows }
 
-// Bytes is the memory that the fold holds, in bytes. What Flush returns is not counted.
+// Bytes is the memory that the fold holds, in bytes: of its tables, not of the groups in them,
+// so that a flush, after which it keeps them, lowers it little. Whoever wants the memory back
+// takes a new fold. What Flush returns is not counted; it is of about the same size.
 func (f *Fold) Bytes() int64 {
 	n := 4*int64(cap(f.sel)+cap(f.group)+cap(f.other)) + int64(cap(f.keep))
 	for _, k := range f.keys {

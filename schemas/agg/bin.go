@@ -48,8 +48,8 @@ var logs = sync.OnceValue(func() *logTable {
 
 // quick is the bin of nearly all normal magnitudes; ok is false near an edge, where the
 // logarithm must be better. x = middle·2^e·(1+r) with |r| < 2^-9, and ln(1+r) = r - r²/2 + r³/3
-// up to 2^-38: together the error is below 1e-9 bins, and 1e-8 where e is ±333. It takes 2.5 ns,
-// math.Log and its rounding took 17.
+// up to 2^-38: together the error is below 1e-9 bins, and 1e-8 where e is ±333. It takes 4.5 ns,
+// math.Log and its rounding 12.
 func (t *logTable) quick(x float64) (n int, ok bool) {
 	w := math.Float64bits(x)
 	p := &t.part[w>>(52-logBits)&(1<<logBits-1)]

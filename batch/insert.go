@@ -16,7 +16,7 @@ import (
 const (
 	insertsAtOnce = 2
 	insertRows    = 256 << 10 // groups that make an insert
-	insertSlices  = 96        // slices that make an insert
+	insertSlices  = 384       // slices that make an insert
 	defaultMemory = 256 << 20 // bytes of states
 )
 

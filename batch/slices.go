@@ -79,7 +79,6 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 		snaps: snaps,
 		specs: make(map[string]*schemas.AuditSpec),
 	}
-	old := make(map[string]map[string]schemas.Slice) // by plan, then key
 	for _, p := range r.plans {
 		base, covered := r.base.Plans[p.Hash]
 		snap := snaps[p.Event.Name]
@@ -93,10 +92,10 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 		if covered && r.unaudited(p, snap) == "" {
 			w.specs[p.Hash] = &schemas.AuditSpec{Build: r.cut.Number, Baseline: r.base.Number, From: base.Cut, To: r.cut.Number}
 		}
-		var err error
-		if old[p.Hash], err = r.whole(ctx, p, snap); err != nil {
-			return nil, fmt.Errorf("slices of view %s: %w", p.Name(), err)
-		}
+	}
+	old, err := r.allWhole(ctx, snaps)
+	if err != nil {
+		return nil, err
 	}
 	w.imported(r.plans, snaps)
 	jobs := r.plan(snaps, w, old)
@@ -111,6 +110,40 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 	}
 	return w, nil
 }
+
+// allWhole returns what whole does for each plan that has a snapshot, by its hash.
+func (r *run) allWhole(ctx context.Context, snaps snapshots) (map[string]map[string]schemas.Slice, error) {
+	found := make([]map[string]schemas.Slice, len(r.plans))
+	err := r.forEachPlan(ctx, func(ctx context.Context, i int, p *view.Plan) (err error) {
+		snap := snaps[p.Event.Name]
+		if snap == nil {
+			return nil
+		}
+		if found[i], err = r.whole(ctx, p, snap); err != nil {
+			return fmt.Errorf("slices of view %s: %w", p.Name(), err)
+		}
+		return nil
+	})
+	out := make(map[string]map[string]schemas.Slice, len(found))
+	for i, p := range r.plans {
+		out[p.Hash] = found[i]
+	}
+	return out, err
+}
+
+// forEachPlan calls do for some plans at a time: what ClickHouse is asked for each of them waits more
+// than it works.
+func (r *run) forEachPlan(ctx context.Context, do func(ctx context.Context, i int, p *view.Plan) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(plansAtOnce)
+	for i, p := range r.plans {
+		g.Go(func() error { return do(ctx, i, p) })
+	}
+	return g.Wait()
+}
+
+// plansAtOnce is how many plans ClickHouse is asked about at a time.
+const plansAtOnce = 4
 
 // whole returns the registered slices that the snapshot's dates can use, by key. A slice that does
 // not hold as many groups as were registered (ClickHouse has lost some) is not among them.

@@ -9,7 +9,7 @@ import "watershed/schemas"
 // thin ones, besides those of kept builds, and each other parcel has its share of living slices. A
 // slice is computed again once for that, as a thin parcel's slices end in one that is not.
 const (
-	thinSlicesBelow = insertSlices / 4
+	thinSlicesBelow = 24 // less than thinParcels: what those have together is not thin
 	thinGroupsBelow = insertRows / 4
 	thinParcels     = 32
 )

@@ -109,7 +109,7 @@ func newLife(ctx context.Context, dir, bin string, seed uint64, p pace, t *tally
 	for _, run := range []func(context.Context) error{l.speed.run, l.serve.run, l.batch.run} {
 		l.group.Go(func() error { return run(l.ctx) })
 	}
-	begin, cancel := context.WithTimeout(l.ctx, 3*time.Minute)
+	begin, cancel := context.WithTimeout(l.ctx, longest)
 	defer cancel()
 	err = l.reader.again(begin)
 	if w != nil {

@@ -128,6 +128,9 @@ func (n *lane) life(ctx context.Context, number int) error {
 	return err
 }
 
+// longest is the time for the start of a life, a fault or a scene on a machine with much else to do.
+const longest = 8 * time.Minute
+
 const (
 	// A life ends before the log is as long as the default horizon: it is never trimmed, and a copy of
 	// an event is always known.
@@ -166,7 +169,7 @@ func (l *life) suffer(ctx context.Context, f fault, exact bool) (bool, error) {
 	if err := l.importSome(ctx); err != nil {
 		return false, err
 	}
-	attempt, cancel := context.WithTimeout(l.ctx, 3*time.Minute)
+	attempt, cancel := context.WithTimeout(l.ctx, longest)
 	defer cancel()
 	err := f.do(attempt, l)
 	if errors.Is(err, errNotHealed) {

@@ -167,7 +167,7 @@ const attempts = 3
 func (w *walk) scene(ctx context.Context, s scene) (bool, error) {
 	l := w.l
 	l.tally.begin("scene: " + s.name)
-	attempt, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	attempt, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	for n := 0; n == 0 || n < attempts && len(w.remain(s.places...)) > 0; n++ {
 		if err := s.do(w, attempt); err != nil {

@@ -291,6 +291,24 @@ func TestALostTableIsNotBegunAgain(t *testing.T) {
 				t.Errorf("at cut %d: %s is there: %t, %v, at %v; want all but a, at the cut", n+1, ev.Name, there, err, a.Positions()[ev.Name])
 			}
 		}
+		// A repair finds it, and begun again with the whole log it has everything.
+		lost, err := LostTables(t.Context(), root, testApp, cut.Position, l.open)
+		if err != nil || len(lost) != 1 || lost[0].Name != "a" {
+			t.Fatalf("at cut %d: lost are %v, %v; want a", n+1, lost, err)
+		}
+		if err := BeginLost(t.Context(), root, testApp, l.cuts[0].Definitions.Event("a"), schemas.Position{}); err != nil {
+			t.Fatal(err)
+		}
+		if lost, err := LostTables(t.Context(), root, testApp, cut.Position, l.open); err != nil || len(lost) != 0 {
+			t.Errorf("at cut %d: lost are %v, %v; want none", n+1, lost, err)
+		}
+		if err := l.archiver(t, root).Run(t.Context()); !errors.Is(err, errEnd) {
+			t.Fatal(err)
+		}
+		got, err := VerifyLog(t.Context(), root, testApp, l.open)
+		if err != nil || len(got.Problems) > 0 {
+			t.Errorf("at cut %d, begun again: %v, %v", n+1, got.Problems, err)
+		}
 	}
 }
 

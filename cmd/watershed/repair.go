@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -128,6 +129,11 @@ func (r *repair) run(ctx context.Context) error {
 	if err := r.history(ctx, len(wrong) == 0); err != nil {
 		return err
 	}
+	if len(wrong) == 0 {
+		if err := r.tables(ctx, w); err != nil {
+			return err
+		}
+	}
 	if len(w.unreadable) > 0 && !r.opts.DryRun { // what was healed of them tells more
 		if w, err = r.a.whereabouts(ctx, r.e); err != nil {
 			return err
@@ -208,6 +214,51 @@ func (r *repair) history(ctx context.Context, same bool) error {
 		}
 	}
 	return err
+}
+
+// tables begins tables again that are gone wholly: with all that the log has of their types.
+func (r *repair) tables(ctx context.Context, w *whereabouts) error {
+	var front schemas.Position // of the other types
+	for _, p := range w.positions {
+		if !p.plan && p.at.Seq > front.Seq {
+			front = p.at
+		}
+	}
+	lost, err := history.LostTables(ctx, r.a.cfg.History, r.a.appID(), front, archiverSource(r.e.log))
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	oldest, _, err := r.e.log.OldestCut(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := r.e.log.Info(ctx)
+	if err != nil {
+		return err
+	}
+	at := oldest.Position // what lies before is trimmed
+	whole := info.First <= 1
+	if whole {
+		at = schemas.Position{}
+	}
+	for _, ev := range lost {
+		dir := filepath.Join(r.a.cfg.History, ev.Name)
+		m := remedy{Part: "history", Problem: fmt.Sprintf("%s: %s is gone, with all its events", ev.Name, dir),
+			Action: "begun again: the archiver brings back what the log has, which is whole; imports must be made again"}
+		if !whole {
+			m.Action = fmt.Sprintf("take the directory back from a backup, or give up by accepting the loss what came before position %d; the log has the rest", at.Seq)
+		}
+		if (whole || r.opts.AcceptLoss) && !r.opts.DryRun {
+			if err := history.BeginLost(ctx, r.a.cfg.History, r.a.appID(), ev, at); err != nil {
+				return err
+			}
+			if m.Done = true; !whole {
+				m.Action = fmt.Sprintf("begun again at position %d: what came before and its imports are gone, and nobody knows how much that is", at.Seq)
+			}
+		}
+		r.report.Found = append(r.report.Found, m)
+	}
+	return nil
 }
 
 // importAgain is what brings back the events of an import, or of a range of it as from..to.

@@ -46,6 +46,7 @@ var only = map[string]string{
 	"github.com/nats-io/nats.go":          "internal/eventlog",
 	"github.com/nats-io/nats-server":      "internal/devserver",
 	"github.com/parquet-go/parquet-go":    "batch/history",
+	"github.com/ClickHouse/ch-go":         "serving/store",
 	"github.com/ClickHouse/clickhouse-go": "serving/store",
 	"cel.dev/cel-go":                      "schemas/expr",
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -41,9 +42,32 @@ func (c *orderlyConn) Close() (err error) {
 	c.once.Do(func() {
 		// An error of these means that the connection is broken already.
 		_ = c.CloseWrite()
-		_ = c.SetReadDeadline(time.Now().Add(goodbye))
+		// Not by a deadline: whoever is reading from the connection may set another one.
+		cut := time.AfterFunc(goodbye, func() { _ = c.TCPConn.Close() })
 		_, _ = io.CopyN(io.Discard, c.TCPConn, goodbyeBytes)
-		err = c.TCPConn.Close()
+		if cut.Stop() {
+			err = c.TCPConn.Close()
+		}
 	})
 	return err
+}
+
+// isSilent reports, without waiting, that a connection is open and has nothing to read, and that
+// its last deadline to read by has not passed.
+func isSilent(conn net.Conn) bool {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	silent := false
+	err = raw.Read(func(fd uintptr) bool {
+		_, err := syscall.Read(int(fd), make([]byte, 1))
+		silent = err == syscall.EAGAIN
+		return true
+	})
+	return err == nil && silent
 }

@@ -1,10 +1,9 @@
 // Package store keeps what is served in ClickHouse: the tables of plans, the merged views over
 // them, the builds, and the fences that keep writers of older terms out.
 //
-// States travel in blocks that are complete before their insert is opened: columns come out of
-// Arrow as whole slices. What the driver cannot write (aggregate states, 128 and 256 bit numbers,
-// nulls without pointers) arrives in the staging table as strings, fixed strings and masks, and
-// its materialized view makes the real types of them.
+// Blocks are complete before their insert is opened. All are inserted over connections of our own
+// (wire.go): Arrow's memory is sent as it is, in the tables' own types, which the driver that asks
+// the questions cannot do with aggregate states.
 //
 // # Tables
 //
@@ -40,6 +39,8 @@
 //
 // Each fenced table T is written through T_in, which keeps nothing, and the materialized view
 // T_fence, which moves a block on to T and throws if its term is older than the newest in terms.
+// (Of plans' tables they are T_into and T_into_fence: the names change with the columns, since a
+// writer of another version must never find a staging table whose fence is not made yet.)
 // The newest term is looked up when the block arrives. So once TakeOver has inserted a term and
 // seen the end of every query of older ones, none of those can write any more.
 //

@@ -13,7 +13,7 @@ import (
 )
 
 // planTable is the name of a table of a plan: view, first digits of the hash, what it is.
-var planTable = regexp.MustCompile(`^(.+)__([0-9a-f]{8})__(batch|speed)(_in|_fence)?$`)
+var planTable = regexp.MustCompile(`^(.+)__([0-9a-f]{8})__(batch|speed)(_in|_fence|_into|_into_fence)?$`)
 
 // Forget drops the merged views of views that are no longer shown, and the tables of plans
 // that are neither shown, nor folded still, nor in a kept build. Only the holder of the newest

@@ -19,65 +19,6 @@ type column struct {
 
 func (c column) define() string { return quote(c.name) + " " + c.typ }
 
-// staged is how the column arrives: types that the driver takes as whole slices.
-func (c column) staged() string {
-	typ := "String"
-	switch t := c.arrow.(type) {
-	case *arrow.Int64Type, *arrow.TimestampType:
-		typ = "Int64"
-	case *arrow.Uint64Type:
-		typ = "UInt64"
-	case *arrow.Float64Type:
-		typ = "Float64"
-	case *arrow.Date32Type:
-		typ = "Int32"
-	case *arrow.BooleanType:
-		typ = "Bool"
-	case *arrow.Decimal128Type:
-		typ = "FixedString(16)"
-	case *arrow.FixedSizeBinaryType:
-		typ = fmt.Sprintf("FixedString(%d)", t.ByteWidth)
-	}
-	def := quote(c.name) + " " + typ
-	if c.nullable {
-		def = quote(nullMask(c.name)) + " UInt8, " + def
-	}
-	return def
-}
-
-// assemble makes the column's own type of what arrived. Numbers keep their bits.
-func (c column) assemble() string {
-	x, typ := quote(c.name), c.value()
-	switch c.arrow.(type) {
-	case *arrow.TimestampType, *arrow.FixedSizeBinaryType:
-		x = fmt.Sprintf("reinterpret(%s, %s)", x, literal(typ))
-	case *arrow.Decimal128Type:
-		scale := typ[strings.LastIndex(typ, ",")+1:]
-		x = fmt.Sprintf("CAST(reinterpret(%s, %s), %s)", x, literal("Decimal(38,"+scale), literal(typ))
-	case *arrow.Date32Type:
-		x = fmt.Sprintf("addDays(toDate32(0), %s)", x)
-	case *arrow.BinaryType:
-		x = fmt.Sprintf("CAST(%s, %s)", x, literal(typ))
-	}
-	if c.nullable {
-		x = fmt.Sprintf("if(%s, NULL, %s)", quote(nullMask(c.name)), x)
-	}
-	return x + " AS " + quote(c.name)
-}
-
-// value is the type of a value that is not null.
-func (c column) value() string {
-	typ := c.typ
-	if rest, ok := strings.CutPrefix(typ, "SimpleAggregateFunction("); ok {
-		_, rest, _ = strings.Cut(rest, ", ")
-		typ = strings.TrimSuffix(rest, ")")
-	}
-	if rest, ok := strings.CutPrefix(typ, "Nullable("); ok {
-		typ = strings.TrimSuffix(rest, ")")
-	}
-	return typ
-}
-
 // layout is what the tables and views of a plan look like.
 type layout struct {
 	id     string // names the tables
@@ -107,6 +48,16 @@ func layoutOf(p *view.Plan) *layout {
 
 func (l *layout) batch() string { return l.id + "__batch" }
 func (l *layout) speed() string { return l.id + "__speed" }
+
+// into is the staging table of a plan's table, and fence the materialized view behind it. The
+// names say what shape they have: were it to change, writers of both shapes would each find their
+// own, and none a staging table that has no fence yet.
+func into(table string) string  { return table + "_into" }
+func fence(table string) string { return table + "_into_fence" }
+
+// former are the names of a staging table that took strings, and of its fence, which made states
+// of them: in this order they can be dropped while somebody writes.
+func former(table string) []string { return []string{table + "_in", table + "_fence"} }
 
 // columns are the dimensions and then the states, as in state records.
 func (l *layout) columns() []column {

@@ -42,6 +42,9 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 				crash.At("store.plan-table-made")
 			}
 		}
+		if err := db.dropFormer(ctx, l, have); err != nil {
+			return fmt.Errorf("drop former tables of view %s: %w", l.view, err)
+		}
 		if fresh {
 			if err := db.coverEmpty(ctx, l); err != nil {
 				return fmt.Errorf("cover view %s by the empty build: %w", l.view, err)
@@ -54,11 +57,28 @@ func (db *DB) EnsurePlans(ctx context.Context, plans []*view.Plan, fresh bool) e
 // complete reports whether all tables of the plan are there.
 func (l *layout) complete(have map[string]bool) bool {
 	for _, table := range []string{l.batch(), l.speed()} {
-		if !have[table] || !have[table+"_in"] || !have[table+"_fence"] {
+		if !have[table] || !have[into(table)] || !have[fence(table)] {
 			return false
 		}
 	}
 	return true
+}
+
+// dropFormer drops the ways into a plan's tables that another version made. The staging table goes
+// first: an insert of that version fails from then on, and never finds it without its fence. If we
+// stop in between, the next call drops the rest.
+func (db *DB) dropFormer(ctx context.Context, l *layout, have map[string]bool) error {
+	for _, table := range []string{l.batch(), l.speed()} {
+		for _, name := range former(table) {
+			if !have[name] {
+				continue
+			}
+			if err := db.exec(ctx, "DROP TABLE IF EXISTS "+db.name(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // sealLost ends the answers of a plan that has been in use and of which a table with states is gone.
@@ -86,10 +106,10 @@ func (db *DB) sealLost(ctx context.Context, l *layout, have map[string]bool) err
 // A speed table has a partition for every epoch. Each row carries the log position that its
 // flush reached, and the maximum survives merges: data and position are one commit.
 func (db *DB) planSQL(l *layout) []string {
-	var defs, staged, assembled []string
+	var defs []string
 	nullableKey := ""
 	for _, c := range l.columns() {
-		defs, staged, assembled = append(defs, c.define()), append(staged, c.staged()), append(assembled, c.assemble())
+		defs = append(defs, c.define())
 	}
 	for _, d := range l.dims {
 		if d.nullable {
@@ -97,8 +117,7 @@ func (db *DB) planSQL(l *layout) []string {
 		}
 	}
 	columns := strings.Join(defs, ", ")
-	arriving := strings.Join(append(staged, "_term UInt64"), ", ")
-	output := strings.Join(assembled, ", ")
+	arriving, output := columns+", _term UInt64", names("", l.columns())
 	create := func(table, own, partition string, order string, durable bool) string {
 		return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, %s) ENGINE = AggregatingMergeTree PARTITION BY %s PRIMARY KEY %s ORDER BY %s%s",
 			db.name(table), own, columns, partition, l.key(), order, settingsClause(nullableKey, db.durability(durable)))
@@ -111,9 +130,9 @@ func (db *DB) planSQL(l *layout) []string {
 		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), true),
 		create(l.speed(), speedColumns, "(_epoch, _shard)", l.key(), true),
 	}
-	out = append(out, db.fenceSQL(l.batch(), l.batch()+"_in", l.batch()+"_fence",
+	out = append(out, db.fenceSQL(l.batch(), into(l.batch()), fence(l.batch()),
 		batchColumns+", "+arriving, RoleBatch, "_term", "_slice, "+output)...)
-	return append(out, db.fenceSQL(l.speed(), l.speed()+"_in", l.speed()+"_fence",
+	return append(out, db.fenceSQL(l.speed(), into(l.speed()), fence(l.speed()),
 		"_epoch UInt64, _shard UInt32, _seq UInt64, _hash UInt64, "+arriving, RoleSpeed, "_term", "_epoch, _shard, (_seq, _hash) AS _pos, "+output)...)
 }
 

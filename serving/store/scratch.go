@@ -11,7 +11,7 @@ import (
 // in no view, and its terms are its own. One that is left of an earlier process is dropped first. The
 // caller calls Drop, and closes only the DB that it opened.
 func (db *DB) Scratch(ctx context.Context) (*DB, error) {
-	out := &DB{client: &client{conn: db.conn, addr: db.addr, database: db.database + "_scratch"}, logger: db.logger, of: db.database}
+	out := &DB{client: &client{conn: db.conn, addr: db.addr, database: db.database + "_scratch"}, wires: db.wires, logger: db.logger, of: db.database}
 	if err := out.Drop(ctx); err != nil {
 		return nil, err
 	}

@@ -112,7 +112,7 @@ func (db *DB) insertSlices(ctx context.Context, l *layout, term uint64, parts []
 	if err := b.records(l, records); err != nil {
 		return err
 	}
-	if err := db.insert(ctx, l.batch()+"_in", RoleBatch, term, b); err != nil {
+	if err := db.insert(ctx, into(l.batch()), RoleBatch, term, b); err != nil {
 		return err
 	}
 	crash.At("store.slices-inserted")

@@ -27,7 +27,7 @@ func (db *DB) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark s
 	}
 	// If we stop here nothing was sent. If we stop after sending, the block is taken whole or
 	// refused whole, and Positions of the next term says which.
-	if err := db.insert(ctx, l.speed()+"_in", RoleSpeed, term, b); err != nil {
+	if err := db.insert(ctx, into(l.speed()), RoleSpeed, term, b); err != nil {
 		return wrapf(err, "insert speed states of view %s", l.view)
 	}
 	crash.At("store.speed-inserted")

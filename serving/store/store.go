@@ -26,6 +26,7 @@ const oldest = "26.7"
 // Errors of ClickHouse are *Error.
 type DB struct {
 	*client
+	wires  *wires // for inserts
 	fsync  bool
 	of     string // of a scratch: the database that it lies beside
 	logger *slog.Logger
@@ -44,7 +45,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	db := &DB{client: c, fsync: !cfg.NoFsync, logger: cfg.Logger}
+	db := &DB{client: c, wires: newWires(cfg.Addr, cfg.User, cfg.Password), fsync: !cfg.NoFsync, logger: cfg.Logger}
 	if err := db.prepare(ctx, cfg.Database); err != nil {
 		return nil, fmt.Errorf("open ClickHouse at %s: %w", cfg.Addr, errors.Join(err, db.Close()))
 	}
@@ -72,7 +73,7 @@ func (db *DB) prepare(ctx context.Context, database string) error {
 }
 
 // Close gives up the connections.
-func (db *DB) Close() error { return db.conn.Close() }
+func (db *DB) Close() error { return errors.Join(db.conn.Close(), db.wires.close()) }
 
 // queryID names a fenced write after its role and term, so that TakeOver finds it.
 func (db *DB) queryID(role string, term uint64) string {

@@ -185,7 +185,7 @@ func states(t testing.TB, p *view.Plan, events []event) arrow.Record {
 		}
 		groups[i] = index[k]
 	}
-	b := array.NewRecordBuilder(memory.DefaultAllocator, p.StateSchema())
+	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema(p.StateSchema().Fields()[:3], nil))
 	defer b.Release()
 	order := make([]int32, len(keys))
 	for i, k := range keys {
@@ -198,7 +198,7 @@ func states(t testing.TB, p *view.Plan, events []event) arrow.Record {
 		}
 		b.Field(2).(*array.BooleanBuilder).Append(k.ok)
 	}
-	at := 3
+	columns := b.NewRecord().Columns()
 	inputs := make(map[string]measure)
 	for _, m := range measures() {
 		inputs[m.name] = m
@@ -206,11 +206,10 @@ func states(t testing.TB, p *view.Plan, events []event) arrow.Record {
 	for _, m := range p.Measures {
 		c := m.Func.New()
 		c.Grow(len(keys))
-		c.Add(groups, nil, vector(inputs[m.Name], events))
-		c.Append(order, b.Fields()[at:at+len(m.Columns)])
-		at += len(m.Columns)
+		c.Add(groups, nil, m.Func.Prepare(vector(inputs[m.Name], events)))
+		columns = append(columns, c.States(order)...)
 	}
-	return b.NewRecord()
+	return array.NewRecord(p.StateSchema(), columns, int64(len(keys)))
 }
 
 func vector(m measure, events []event) column.Vector {

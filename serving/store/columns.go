@@ -15,6 +15,11 @@ import (
 // Bool is a byte; a String has its length before it; Nullable is a byte for each row, 1 where it
 // is null, and then the values; an AggregateFunction is its states, one behind the other. The
 // chunks are sent as they are, from the memory that they lie in.
+//
+// A row of two sketches and eight other columns (BenchmarkInsert) takes about 80 ns of our processors.
+// ClickHouse takes 3 µs, most of it for quantilesDD: a row of one such state and a count took 2.9 µs,
+// of a uniq state and a count 0.5, of all but the sketches 0.4. It makes objects of states to write
+// them again.
 type wired struct {
 	typ    string
 	rows   int

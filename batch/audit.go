@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"watershed/schemas"
@@ -94,8 +95,10 @@ func (r *run) audit(ctx context.Context, w *work) error {
 	for _, why := range late {
 		r.speedPast = r.speedPast && why == ""
 	}
-	for i, p := range r.plans {
-		r.cfg.Progress(Progress{Step: "audit", Done: int64(i), Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
+	audits := make([]schemas.Audit, len(r.plans))
+	var mu sync.Mutex // guards done, and keeps Progress to one call at a time
+	done := int64(0)
+	if err := r.forEachPlan(ctx, func(ctx context.Context, i int, p *view.Plan) (err error) {
 		spec := w.specs[p.Hash]
 		a := schemas.Audit{View: p.Name(), Plan: p.Hash, Build: r.cut.Number, Baseline: r.base.Number}
 		switch {
@@ -109,9 +112,19 @@ func (r *run) audit(ctx context.Context, w *work) error {
 			}
 		}
 		a.Gated = r.cfg.Gate.Shut(a)
-		r.report.Gated = r.report.Gated || a.Gated
-		r.report.Audit = append(r.report.Audit, a)
+		audits[i] = a
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		r.cfg.Progress(Progress{Step: "audit", Done: done, Total: int64(len(r.plans)), Unit: "views", Detail: p.Name()})
+		return nil
+	}); err != nil {
+		return err
 	}
+	for _, a := range audits {
+		r.report.Gated = r.report.Gated || a.Gated
+	}
+	r.report.Audit = audits
 	return r.store.SaveAudits(ctx, r.term, r.report.Audit)
 }
 

@@ -137,12 +137,13 @@ func (b *bench) check(ctx context.Context, d *dataset, kind string, plans []*vie
 
 // everybody computes the views with everybody: ours and ClickHouse's tables are on the stage's server
 // then, DuckDB's are exported beside them.
-func (b *bench) everybody(ctx context.Context, d *dataset, kind string, plans []*view.Plan) (s *stage, err error) {
+func (b *bench) everybody(ctx context.Context, d *dataset, kind string, plans []*view.Plan) (_ *stage, err error) {
 	var views []string
 	for _, p := range plans {
 		views = append(views, p.Name())
 	}
-	if s, err = b.openStage(ctx, d, d.history(kind), views); err != nil {
+	s, err := b.openStage(ctx, d, d.history(kind), views)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {

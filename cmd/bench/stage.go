@@ -61,8 +61,8 @@ type stage struct {
 }
 
 // openStage starts all of it. The log has its first cut, with the definitions of these views.
-func (b *bench) openStage(ctx context.Context, d *dataset, root string, views []string) (s *stage, err error) {
-	s = &stage{data: d}
+func (b *bench) openStage(ctx context.Context, d *dataset, root string, views []string) (_ *stage, err error) {
+	s := &stage{data: d}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

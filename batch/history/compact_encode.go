@@ -42,7 +42,8 @@ func forms(t schemas.Type) []form {
 	return []form{{&parquet.DeltaBinaryPacked, &parquet.Snappy}, {&parquet.DeltaBinaryPacked, &parquet.Zstd}, {nil, &parquet.Zstd}}
 }
 
-// What a trial encodes: some stretches of rows as they will lie in the file.
+// What a trial encodes: some stretches of rows as they will lie in the file; of strings a whole row group,
+// since that is what a dictionary is for.
 const (
 	trialStretches = 4
 	trialRows      = pageRows / 2 // each
@@ -60,13 +61,17 @@ func chooseSchema(ev *schemas.Event, rec arrow.Record, order []int32) (*parquet.
 	}
 	group := parquet.Group{}
 	for k, f := range ownFields(ev) {
+		rows := sample
+		if f.Type.Kind == schemas.String {
+			rows = order[:min(len(order), rowGroupRows)]
+		}
 		best, least := parquet.Node(nil), 0
 		for _, form := range forms(f.Type) {
 			node, err := form.node(f)
 			if err != nil {
 				return nil, fmt.Errorf("field %s: %w", f.Name, err)
 			}
-			n, err := trial(f, node, rec.Column(k), sample)
+			n, err := trial(f, node, rec.Column(k), rows)
 			if err != nil {
 				return nil, fmt.Errorf("field %s: %w", f.Name, err)
 			}

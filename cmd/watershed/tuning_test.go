@@ -53,6 +53,9 @@ func TestTuningNamesWhatIsWrong(t *testing.T) {
 	f("--horizon-rows 0", "--horizon-rows 0: want")
 	f("--flush-every 0s", "--flush-every 0s: want")
 	f("--retention 1s", "--retention 1s: want")
+	f("--compact-bytes 0 --compact-memory 1048576", "")
+	f("--compact-bytes -1", "--compact-bytes -1: want")
+	f("--compact-memory 1000", "--compact-memory 1000: want")
 	f("--trim never", `--trim "never": want`)
 	f("--trim never --past 0s", "--past 0s: want")
 }

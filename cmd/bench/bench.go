@@ -17,12 +17,13 @@ import (
 
 // A bench is a benchmark under way.
 type bench struct {
-	cfg    Config
-	stderr io.Writer
-	cores  int // that everybody is bound to now
-	all    unix.CPUSet
-	duck   string // DuckDB's version
-	server string // ClickHouse's
+	cfg     Config
+	stderr  io.Writer
+	cores   int // that everybody is bound to now
+	all     unix.CPUSet
+	profile string // file for a CPU profile of the next batches; empty: none
+	duck    string // DuckDB's version
+	server  string // ClickHouse's
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -88,7 +89,12 @@ func (b *bench) setting(ctx context.Context, d *dataset, kind string, views []st
 		return nil, err
 	}
 	out := &setting{}
-	if out.Ours, err = b.ours(ctx, d, kind, views); err != nil {
+	if kind == compacted {
+		b.profile = b.cfg.Profile
+	}
+	out.Ours, err = b.ours(ctx, d, kind, views)
+	b.profile = ""
+	if err != nil {
 		return nil, err
 	}
 	if out.Floor, err = b.floor(ctx, d, kind, views); err != nil || !b.cfg.Peers {
@@ -206,7 +212,7 @@ func (b *bench) batch(ctx context.Context, s *stage, views []string, rebuild boo
 		return t, err
 	}
 	job := s.task(views)
-	job.Profile, job.Rebuild = b.cfg.Profile, rebuild
+	job.Profile, job.Rebuild = b.profile, rebuild
 	out, err := measure(ctx, job)
 	if err != nil {
 		return t, err

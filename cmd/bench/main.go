@@ -47,7 +47,7 @@ type Config struct {
 	Peers   bool   // measure ClickHouse and DuckDB
 	JSON    string // file; empty: none
 	Chart   string // file for an SVG; empty: none
-	Profile string // file for a CPU profile of our last run; empty: none
+	Profile string // file for a CPU profile of our last run on the compacted history; empty: none
 	Command string // as it was called
 }
 
@@ -102,7 +102,7 @@ func parse(args []string, stderr io.Writer) (cfg Config, err error) {
 	f.BoolVar(&cfg.Peers, "peers", true, "measure ClickHouse and DuckDB")
 	f.StringVar(&cfg.JSON, "json", "", "`file` for the result")
 	f.StringVar(&cfg.Chart, "chart", "", "`file` for a chart, SVG")
-	f.StringVar(&cfg.Profile, "profile", "", "`file` for a CPU profile of our last run")
+	f.StringVar(&cfg.Profile, "profile", "", "`file` for a CPU profile of our last run of all views on the compacted history")
 	cores := f.String("cores", "2", "cores that everybody is bound to; a `list` measures our speed-up, too")
 	views := f.String("views", strconv.Itoa(headline), "how many views; a `list` measures our time by their number, too")
 	scale := f.String("scale", "", "a `list` of millions of events: measure our time by their number, too")

@@ -172,7 +172,7 @@ func (b *bench) clickhouseDistinct(ctx context.Context, s *server, plans []*view
 	group.SetLimit(b.cores)
 	for _, dir := range dates {
 		group.Go(func() error {
-			_, err := s.query(ctx, fmt.Sprintf("INSERT INTO %s SELECT %s FROM file('%s', Parquet) LIMIT 1 BY %s",
+			_, err := s.query(ctx, fmt.Sprintf("INSERT INTO %s SELECT %s FROM (SELECT %[2]s, %[4]s FROM file('%[3]s', Parquet) LIMIT 1 BY %[4]s)",
 				distinctTable, strings.Join(columns, ", "), filepath.Join(dir, filepath.Base(files)), view.Quote(ev.ID)), url.Values{"max_threads": {"1"}})
 			return err
 		})

@@ -60,10 +60,10 @@ func (r *result) writeChart(path string) error {
 		y += 16
 	}
 	title := fmt.Sprintf("%d views of %d events, results written (seconds, less is better)", len(r.Views), r.Events)
-	out := fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 %d" font-family="system-ui, sans-serif" role="img" aria-label="%s">
+	out := fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 %[1]d" font-family="system-ui, sans-serif" role="img" aria-label="%[2]s">
 <rect width="840" height="%[1]d" fill="#ffffff"/>
-<text x="16" y="30" font-size="17" font-weight="600" fill="%s">%[2]s</text>
-%s</svg>
+<text x="16" y="30" font-size="17" font-weight="600" fill="%[3]s">%[2]s</text>
+%[4]s</svg>
 `, y, html.EscapeString(title), ink, b.Bytes())
 	return os.WriteFile(path, out, 0o644)
 }

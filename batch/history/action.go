@@ -45,6 +45,12 @@ type commitInfo struct {
 	ID        string `json:"txnId"`
 }
 
+// The operations that a repair tells apart when the rest of a commit cannot be read.
+const (
+	opArchive = "STREAMING UPDATE"
+	opCompact = "OPTIMIZE"
+)
+
 func newCommitInfo(operation string, ms int64) *commitInfo {
 	return &commitInfo{Timestamp: ms, Operation: operation, Engine: "watershed", ID: uuid.NewString()}
 }

@@ -115,7 +115,7 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 	crash.At("history.files")
 	t.owner.step(stepFiles)
 	app := t.owner.cfg.App
-	c := &change{operation: "STREAMING UPDATE", adds: adds, expect: map[string]int64{}}
+	c := &change{operation: opArchive, adds: adds, expect: map[string]int64{}}
 	s, err := t.table.Snapshot(ctx)
 	if err != nil {
 		return err

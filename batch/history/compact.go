@@ -64,20 +64,22 @@ type CompactReport struct {
 }
 
 // Compact brings the files of a date together: into one, or several of about FileBytes, sorted by event
-// time and place in the log, without duplicates, each column encoded as suits it best. The first of equal
-// events stays, as in every batch. What came through the log and what came by each import go into files of
-// their own, so that an import can be taken away and made again.
+// time and place in the log, each column encoded as suits it best. What came through the log and what came
+// by each import go into files of their own, and duplicates are removed only within each of them: of equal
+// events the first stays, as in every batch. So an import can be taken away and made again, and takes no
+// event with it that came by another way too. Such events stay in the files of each; the files of a date
+// that has any are not distinct together (File.Distinct), and batches go on looking for duplicates there.
 //
 // A date goes these steps. It takes those of its files that all kept builds have; others stay beside.
 //
-//  1. Its duplicates are found, its rows sorted, and the new files written. Dying here leaves files that
-//     no version names: vacuum removes them.
+//  1. Its duplicates are found, its rows sorted, and the new files written, and read back: each must hold
+//     the rows that were read for it. Dying here leaves files that no version names: vacuum removes them.
 //  2. One commit removes the old files and adds the new ones, if all old ones are live still. So of two
 //     compactions one does it, and neither takes back what an import, an archiver, a repair or another
 //     compaction has done. Dying before it, nothing has happened; after it, all has.
 //
-// The contents of the new files add up to those of the old ones (Content), so slices of the date stay
-// good. The old files stay on disk for vacuum, which keeps what kept builds name.
+// The contents of the new files of each origin add up to those of its old ones (Content), so slices of the
+// date stay good. The old files stay on disk for vacuum, which keeps what kept builds name.
 //
 // Of a table that cannot be read, or a date with a damaged file, nothing is changed, and it is part of the
 // error; the others are compacted all the same.
@@ -131,9 +133,13 @@ func (c *compaction) date(ctx context.Context, d *dateFiles) error {
 	if !c.opts.DryRun {
 		w := &rewriting{dateFiles: d, memory: c.opts.Memory, fileBytes: c.opts.FileBytes}
 		err := w.run(ctx)
-		out.Into, out.Duplicates, out.Passes = len(w.adds), w.dropped, w.passes
-		for _, a := range w.adds {
-			out.IntoBytes += a.Size
+		out.Passes = w.passes
+		for _, o := range w.origins {
+			out.Duplicates += o.dropped
+			out.Into += len(o.adds)
+			for _, a := range o.adds {
+				out.IntoBytes += a.Size
+			}
 		}
 		var conflict *conflictError
 		switch {
@@ -152,28 +158,20 @@ func (c *compaction) date(ctx context.Context, d *dateFiles) error {
 
 // commit replaces the old files by the new ones.
 func (w *rewriting) commit(ctx context.Context) error {
-	t, total := w.table, contentSum{}
-	change := &change{operation: "OPTIMIZE", adds: w.adds}
-	dropped := w.dropped
-	for _, f := range w.files {
-		r := t.removal(f)
-		r.DataChange = w.dropped > 0
-		change.removes = append(change.removes, r)
-		total = total.add(contentOf(f.Content))
-		dropped += f.Duplicates
+	t, change, id := w.table, &change{operation: opCompact}, uuid.NewString()
+	for k, o := range w.origins {
+		distinct := id
+		if w.overlap {
+			distinct = fmt.Sprintf("%s/%d", id, k)
+		}
+		w.name(o, distinct)
+		change.adds = append(change.adds, o.adds...)
+		for _, i := range o.files {
+			r := t.removal(w.files[i])
+			r.DataChange = o.dropped > 0
+			change.removes = append(change.removes, r)
+		}
 	}
-	id := uuid.NewString()
-	for _, a := range w.adds {
-		a.DataChange = w.dropped > 0
-		a.Tags[tagDistinct] = id
-		a.Tags[tagAsOf] = fmt.Sprint(w.asOf)
-		total = total.sub(contentOf(a.Tags[tagContent]))
-	}
-	// The first file stands for the difference. So the contents are different as those of any files, their
-	// sum is that of the old ones, and without one of the files it is another.
-	first := w.adds[0]
-	first.Tags[tagContent] = total.add(contentOf(first.Tags[tagContent])).String()
-	first.Tags[tagDuplicates] = fmt.Sprint(dropped)
 	crash.At("history.compact-written")
 	// If we stop before this commit, files lie there that no version names, and the old ones are live; after
 	// it, the new ones are live, and the old ones wait for vacuum.
@@ -187,11 +185,34 @@ func (w *rewriting) commit(ctx context.Context) error {
 	return err
 }
 
+// name says in an origin's new files what is in them.
+func (w *rewriting) name(o *origin, distinct string) {
+	total, dropped := contentSum{}, o.dropped
+	for _, i := range o.files {
+		total = total.add(contentOf(w.files[i].Content))
+		dropped += w.files[i].Duplicates
+	}
+	for _, a := range o.adds {
+		a.DataChange = o.dropped > 0
+		a.Tags[tagDistinct] = distinct
+		a.Tags[tagAsOf] = fmt.Sprint(w.asOf)
+		total = total.sub(contentOf(a.Tags[tagContent]))
+	}
+	// The first file stands for the difference. So the contents are different as those of any files, their
+	// sum is that of the old ones, and without one of the files it is another. The sum is that of an origin:
+	// when an import is given up, and when it is made again, what the date has then is named as ever.
+	first := o.adds[0]
+	first.Tags[tagContent] = total.add(contentOf(first.Tags[tagContent])).String()
+	first.Tags[tagDuplicates] = fmt.Sprint(dropped)
+}
+
 // discard removes files that were written and not committed, for certain: nobody else knows their names.
 func (w *rewriting) discard() {
-	for _, a := range w.adds {
-		if f, err := a.file(); err == nil {
-			_ = os.Remove(w.table.onDisk(f)) // what stays is removed by vacuum
+	for _, o := range w.origins {
+		for _, a := range o.adds {
+			if f, err := a.file(); err == nil {
+				_ = os.Remove(w.table.onDisk(f)) // what stays is removed by vacuum
+			}
 		}
 	}
 }

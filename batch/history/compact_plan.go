@@ -12,9 +12,9 @@ import (
 type dateFiles struct {
 	table *Table
 	date  int32
-	asOf  int64  // the table's version whose files they are
-	files []File // in the order in which rows with equal places count
-	loose int    // files that no compaction has written, or the rest of one
+	asOf  int64 // the table's version whose files they are
+	files []File
+	loose int // files that no compaction has written, or the rest of one
 	rows  int64
 	bytes int64
 }
@@ -97,14 +97,15 @@ func (c *compaction) shared(ctx context.Context, t *Table) (*Snapshot, error) {
 func (f File) within(version int64) bool { return f.AsOf > 0 && f.AsOf <= version }
 
 func newDateFiles(t *Table, date int32, asOf int64, files []File) *dateFiles {
+	files = slices.DeleteFunc(files, func(f File) bool { return f.Rows == 0 }) // there is nothing to write of them
 	d := &dateFiles{table: t, date: date, asOf: asOf, files: files}
-	sortByPlace(d.files)
 	ids := map[string]int{}
 	for _, f := range d.files {
 		d.rows += f.Rows
 		d.bytes += f.Size
 		if f.Distinct != "" {
-			ids[f.Distinct]++
+			id, _, _ := strings.Cut(f.Distinct, "/") // what follows tells its origins apart
+			ids[id]++
 		}
 	}
 	most := 0 // files of one compaction
@@ -113,14 +114,6 @@ func newDateFiles(t *Table, date int32, asOf int64, files []File) *dateFiles {
 	}
 	d.loose = len(d.files) - most
 	return d
-}
-
-// sortByPlace sorts a date's files so that of two rows with equal places, which only imports have, the one
-// in the earlier file counts. What decides is which import it was, and a compaction leaves that as it is.
-func sortByPlace(files []File) {
-	slices.SortFunc(files, func(a, b File) int {
-		return cmp.Or(cmp.Compare(a.MinSeq, b.MinSeq), strings.Compare(a.Origin(), b.Origin()), strings.Compare(a.Content, b.Content))
-	})
 }
 
 // worth tells whether a date is to be compacted.

@@ -16,7 +16,7 @@ import (
 
 // A regaining writes compacted files of a date again that are damaged, from the log. Their rows are those
 // of the date in the log, between the first and the last message that the files had, but for the rows that
-// other files have, and but for duplicates of rows that stand before them.
+// other files have, and but for duplicates of rows of the log that stand before them.
 type regaining struct {
 	remedies []*Remedy // of files of one compaction and one date
 	files    []File
@@ -147,7 +147,7 @@ func asDefined(rec arrow.Record, ev *schemas.Event) arrow.Record {
 }
 
 // remaining is the order of the gathered rows that no other file of the date has, and before which no row
-// of their identity stands.
+// of the log of their identity stands.
 func (g *regaining) remaining(ctx context.Context) ([]int32, error) {
 	ev := g.table.event
 	if len(g.rows.keys) == 0 {
@@ -170,7 +170,7 @@ func (g *regaining) remaining(ctx context.Context) ([]int32, error) {
 	}
 	elsewhere := map[place]bool{}
 	for _, f := range g.table.state.snapshot().Files {
-		if f.Date != g.files[0].Date || slices.ContainsFunc(g.files, func(x File) bool { return x.Path == f.Path }) {
+		if f.Import || f.Date != g.files[0].Date || slices.ContainsFunc(g.files, func(x File) bool { return x.Path == f.Path }) {
 			continue
 		}
 		reader := column.NewReader()
@@ -182,7 +182,7 @@ func (g *regaining) remaining(ctx context.Context) ([]int32, error) {
 			for i, p := range placesOf(rec) {
 				if _, ok := first[others[i]]; ok {
 					note(others[i], p)
-					elsewhere[p] = !f.Import
+					elsewhere[p] = true
 				}
 			}
 			return nil

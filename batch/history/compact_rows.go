@@ -29,9 +29,10 @@ func (b rowBits) n() (n int64) {
 
 var errFull = errors.New("the table is full")
 
-// A twinSearch finds the rows of files before which another row of the same identity stands: by sequence
-// and row in the log, imports first, and at equal places by the order of the files. It is the order of the
-// batch.
+var errOverlap = errors.New("two origins have an event of one identity")
+
+// A twinSearch finds the rows of files before which another row of the same identity stands, by sequence
+// and row. Among the rows of one origin that is the order of the batch.
 type twinSearch struct {
 	table  *Table
 	files  []File
@@ -40,18 +41,33 @@ type twinSearch struct {
 	firsts identity.Map[identity.Place]
 	prints []identity.Fingerprint
 	places []identity.Place
+	across bool // end with errOverlap when rows of two origins meet; no row is marked
 }
 
-// losers returns, by file, the rows that are duplicates. It keeps the first place of each identity; if the
-// identities do not fit into the memory, it reads the ids several times, each time for a part of all
-// fingerprints.
+// losers returns, by file, the rows of one origin that are duplicates.
 func (t *Table) losers(ctx context.Context, files []File, memory int64) ([]rowBits, error) {
 	s := &twinSearch{table: t, files: files, losers: make([]rowBits, len(files))}
+	return s.losers, s.run(ctx, memory)
+}
+
+// overlap tells whether an identity stands in files of two origins.
+func (t *Table) overlap(ctx context.Context, files []File, memory int64) (bool, error) {
+	s := &twinSearch{table: t, files: files, across: true}
+	err := s.run(ctx, memory)
+	if errors.Is(err, errOverlap) {
+		return true, nil
+	}
+	return false, err
+}
+
+// run keeps the first place of each identity. If the identities do not fit into the memory, it reads the
+// ids several times, each time for a part of all fingerprints.
+func (s *twinSearch) run(ctx context.Context, memory int64) error {
 	rows := int64(0)
-	for _, f := range files {
+	for _, f := range s.files {
 		s.base = append(s.base, uint32(rows))
 		if rows += f.Rows; rows > math.MaxUint32 {
-			return nil, fmt.Errorf("more than %d rows on one date", uint32(math.MaxUint32))
+			return fmt.Errorf("more than %d rows on one date", uint32(math.MaxUint32))
 		}
 	}
 	room := min(identity.Room[identity.Place](memory), int(rows)+1)
@@ -63,10 +79,10 @@ func (t *Table) losers(ctx context.Context, files []File, memory int64) ([]rowBi
 			to = math.MaxUint64
 		}
 		if err := s.part(ctx, k*width, to, room); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s.losers, nil
+	return nil
 }
 
 // part looks at the identities whose fingerprints' high halves lie in lo..hi. If they turn out not to fit,
@@ -112,6 +128,10 @@ func (s *twinSearch) file(ctx context.Context, i int, lo, hi uint64) error {
 				return errFull
 			case fresh:
 				*first = here
+			case s.across:
+				if s.files[s.fileOf(first.Source)].Origin() != s.files[i].Origin() {
+					return errOverlap
+				}
 			case here.Before(*first):
 				s.lose(first.Source)
 				*first = here
@@ -126,10 +146,15 @@ func (s *twinSearch) file(ctx context.Context, i int, lo, hi uint64) error {
 
 // lose marks the row of that number.
 func (s *twinSearch) lose(number uint32) {
-	i := sort.Search(len(s.base), func(k int) bool { return s.base[k] > number }) - 1
+	i := s.fileOf(number)
 	if s.losers[i] == nil {
 		s.losers[i] = make(rowBits, (s.files[i].Rows+63)/64)
 	}
 	row := number - s.base[i]
 	s.losers[i][row/64] |= 1 << (row % 64)
+}
+
+// fileOf is the file that has the row of that number.
+func (s *twinSearch) fileOf(number uint32) int {
+	return sort.Search(len(s.base), func(k int) bool { return s.base[k] > number }) - 1
 }

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -61,15 +62,16 @@ func compacted(t testing.TB, root string, opts CompactOptions) CompactReport {
 	return r
 }
 
-// distinctLines are the events that count, by ClickHouse: of each identity the one at the first place.
-func distinctLines(t testing.TB, c *devserver.ClickHouse, table *Table) []string {
+// distinctLines are the events that count, by ClickHouse: of each identity the one at the first place; with
+// an expression that tells origins apart, those of each.
+func distinctLines(t testing.TB, c *devserver.ClickHouse, table *Table, origin ...string) []string {
 	t.Helper()
 	var cells []string
 	for _, f := range table.Event().Fields {
 		cells = append(cells, clickhouseValue(f))
 	}
 	cells = append(cells, "toString(_seq)", "toString(_row)")
-	lines := query(t, c, "SELECT concatWithSeparator('|', "+strings.Join(cells, ", ")+") FROM "+from(table)+" ORDER BY _seq, _row LIMIT 1 BY id, _date")
+	lines := query(t, c, "SELECT concatWithSeparator('|', "+strings.Join(cells, ", ")+") FROM "+from(table)+" ORDER BY _seq, _row LIMIT 1 BY "+strings.Join(append([]string{"id", "_date"}, origin...), ", "))
 	slices.Sort(lines)
 	return lines
 }
@@ -86,7 +88,8 @@ func contents(s *Snapshot) map[int32]string {
 }
 
 // A table of every type, dates with files of the log and of two imports, in which most identities occur
-// several times: after compaction ClickHouse reads the events that it found to count before, once each.
+// several times: after compaction ClickHouse reads of each origin the events that it found to count before,
+// once each, and over all origins the same ones count as before.
 func TestCompact(t *testing.T) {
 	c, root := readableRoot(t)
 	ev := everyType()
@@ -106,7 +109,8 @@ func TestCompact(t *testing.T) {
 		}
 	}
 	before := snapshot(t, table)
-	want := distinctLines(t, c, table)
+	// The log's rows have a sequence, and those of the second import row numbers from 1000 on.
+	want, counting := distinctLines(t, c, table, "least(_seq, 1), if(_seq > 0, 0, intDiv(_row, 1000))"), distinctLines(t, c, table)
 
 	dry := compacted(t, root, CompactOptions{DryRun: true})
 	if s := snapshot(t, table); s.Version != before.Version || len(dry.Dates) != len(dates) || dry.Dates[0].Bytes == 0 {
@@ -116,6 +120,9 @@ func TestCompact(t *testing.T) {
 	after := snapshot(t, table)
 	if got := theirLines(t, c, table, "1"); !slices.Equal(got, want) {
 		t.Fatalf("ClickHouse reads %d rows that are not the %d distinct ones of before", len(got), len(want))
+	}
+	if got := distinctLines(t, c, table); !slices.Equal(got, counting) || len(got) == len(want) {
+		t.Fatalf("of %d rows %d count; want the %d of before, and some in several origins", len(want), len(got), len(counting))
 	}
 	if x, y := contents(before), contents(after); fmt.Sprint(x) != fmt.Sprint(y) {
 		t.Errorf("contents by date went from %v to %v", x, y)
@@ -131,15 +138,25 @@ func TestCompact(t *testing.T) {
 		t.Errorf("report: %d duplicates, %d files, %d passes; want %d, %d and several", dropped, into, most, want, len(after.Files))
 	}
 	sum := int64(0)
-	ids := map[int32]string{}
+	ids, origins := map[string]string{}, map[int32]map[string]bool{} // by date and origin; ids by date
 	for _, f := range after.Files {
 		sum += f.Duplicates
-		if f.Distinct == "" || !f.Unique || f.AsOf != before.Version || ids[f.Date] != "" && ids[f.Date] != f.Distinct {
-			t.Errorf("%s: tags %+v; want one id a date, distinct rows, and version %d", f.Path, f, before.Version)
+		key := fmt.Sprint(f.Date, f.Origin())
+		if f.Distinct == "" || !f.Unique || f.AsOf != before.Version || ids[key] != "" && ids[key] != f.Distinct {
+			t.Errorf("%s: tags %+v; want one id an origin, distinct rows, and version %d", f.Path, f, before.Version)
 		}
-		ids[f.Date] = f.Distinct
+		ids[key] = f.Distinct
+		if origins[f.Date] == nil {
+			origins[f.Date] = map[string]bool{}
+		}
+		origins[f.Date][f.Distinct] = true
 		if f.Import != (f.MaxSeq == 0) || f.Import != strings.HasPrefix(f.Origin(), importPrefix) {
 			t.Errorf("%s holds messages up to %d; imported %t from %q", f.Path, f.MaxSeq, f.Import, f.Origin())
+		}
+	}
+	for _, date := range dates { // the first has no imports; on the others the origins share events
+		if got, want := len(origins[date]), min(1+2*int(date-dates[0]), 3); got != want {
+			t.Errorf("%s has %d ids; want %d", formatDate(date), got, want)
 		}
 	}
 	if sum != dropped {
@@ -149,7 +166,7 @@ func TestCompact(t *testing.T) {
 	if v, err := Verify(t.Context(), root); err != nil || len(v.Problems) > 0 {
 		t.Errorf("verify: %v, %v", v.Problems, err)
 	}
-	if again := compacted(t, root, CompactOptions{}); len(again.Dates) != 0 {
+	if again := compacted(t, root, CompactOptions{MinFiles: 1, Every: true}); len(again.Dates) != 0 {
 		t.Errorf("compacted once more: %+v; want nothing to do", again)
 	}
 	// What came before can still be read as it was.
@@ -212,6 +229,123 @@ func TestCompactAgain(t *testing.T) {
 	if lines := theirLines(t, c, table, "1"); !slices.Equal(lines, want) || s.Files[0].Duplicates != 400-int64(len(want)) {
 		t.Errorf("%d rows, %d left out; want %d of 400", len(lines), s.Files[0].Duplicates, len(want))
 	}
+}
+
+// Origins that share no event are distinct together.
+func TestCompactDistinctOrigins(t *testing.T) {
+	root, ev := t.TempDir(), smallEvent("a")
+	table := mustOpen(t, root, ev)
+	r := newRand(55)
+	for seq := int64(1); seq <= 2; seq++ {
+		addFile(t, table, randomRecord(r, ev, 100, 5, seq), 5, testApp, seq)
+	}
+	addImported(t, table, repeating(r, ev, 300, 100, 5, 0, 0), 5, "a")
+	before := snapshot(t, table)
+	compacted(t, root, CompactOptions{Memory: leastCompactMemory})
+	s := snapshot(t, table)
+	if len(s.Files) != 2 || s.Files[0].Distinct != s.Files[1].Distinct || s.Files[0].Distinct == "" {
+		t.Errorf("got %+v; want two files with one id", s.Files)
+	}
+	// Each origin keeps its content, so that it can go and come back.
+	byOrigin := func(s *Snapshot) map[string]string {
+		files, out := map[string][]File{}, map[string]string{}
+		for _, f := range s.Files {
+			files[f.Origin()] = append(files[f.Origin()], f)
+		}
+		for origin, of := range files {
+			out[origin] = Content(of)
+		}
+		return out
+	}
+	if x, y := byOrigin(before), byOrigin(s); !maps.Equal(x, y) {
+		t.Errorf("contents by origin went from %v to %v", x, y)
+	}
+}
+
+// What was written is read back before it takes the place of anything.
+func TestCompactReadsBack(t *testing.T) {
+	root, ev := t.TempDir(), everyType()
+	table := mustOpen(t, root, ev)
+	r := newRand(56)
+	for seq := int64(1); seq <= 3; seq++ {
+		addFile(t, table, repeating(r, ev, 200, 300, 5, seq, 0), 5, testApp, seq)
+	}
+	c := &compaction{opts: CompactOptions{MinFiles: 1}}
+	due, err := c.due(t.Context(), readOnly(table.Dir()))
+	if err != nil || len(due) != 1 {
+		t.Fatalf("got %v, %v; want one date", due, err)
+	}
+	w := &rewriting{dateFiles: due[0], memory: leastCompactMemory, fileBytes: defaultFileBytes}
+	if err := w.write(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o := w.origins[0]
+	written := o.adds[0]
+	fresh := func() { o.adds[0] = written }
+	other := func(rec arrow.Record) { // a valid file of other rows, in the place of the one written
+		f, err := w.table.newFile(5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.abort()
+		if err := f.write(rec, nil); err != nil {
+			t.Fatal(err)
+		}
+		if o.adds[0], err = f.close(true, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var rows arrow.Record
+	file, err := written.file()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Scan(t.Context(), file, fieldNames(ev), func(rec arrow.Record) error { rows = rec; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if other(rows); w.readBack(t.Context(), o) != nil {
+		t.Error("the same rows in another file were refused")
+	}
+	for k := range int(rows.NumCols()) { // two rows of a column change places
+		if at := differing(rows.Column(k)); at > 0 {
+			if other(swapped(t, rows, k, at)); w.readBack(t.Context(), o) == nil {
+				t.Errorf("rows 0 and %d have exchanged their %s, and nothing was noticed", at, rows.ColumnName(k))
+			}
+		}
+	}
+	if other(rows.NewSlice(1, rows.NumRows())); w.readBack(t.Context(), o) == nil {
+		t.Error("a row is missing, and nothing was noticed")
+	}
+	fresh()
+	flipBit(t, table.onDisk(file))
+	if w.readBack(t.Context(), o) == nil {
+		t.Error("a damaged file was accepted")
+	}
+}
+
+// differing is the first row that has another value than row 0; 0: there is none.
+func differing(col arrow.Array) int {
+	for i := 1; i < col.Len(); i++ {
+		if !array.SliceEqual(col, 0, 1, col, int64(i), int64(i)+1) {
+			return i
+		}
+	}
+	return 0
+}
+
+// swapped is a record in which rows 0 and i have exchanged their values of a column.
+func swapped(t *testing.T, rec arrow.Record, k, i int) arrow.Record {
+	t.Helper()
+	n := rec.NumRows()
+	col, at := rec.Column(k), int64(i)
+	part := func(from, to int64) arrow.Array { return array.NewSlice(col, from, to) }
+	column, err := array.Concatenate([]arrow.Array{part(at, at+1), part(1, at), part(0, 1), part(at+1, n)}, memory.DefaultAllocator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := slices.Clone(rec.Columns())
+	columns[k] = column
+	return array.NewRecord(rec.Schema(), columns, n)
 }
 
 // Of a change that comes while a date is being compacted nothing is taken back.

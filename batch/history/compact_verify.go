@@ -12,9 +12,10 @@ import (
 	"watershed/schemas/identity"
 )
 
-// identities are the identities and dates of a record's events, if the table has compacted files; else nil.
+// identities are the identities and dates of a record's events, if compacted files of the table hold some of the
+// log; else nil.
 func (t *Table) identities(rec arrow.Record) (prints []identity.Fingerprint, dates []int32, err error) {
-	if !slices.ContainsFunc(t.state.snapshot().Files, func(f File) bool { return f.AsOf > 0 }) {
+	if !slices.ContainsFunc(t.state.snapshot().Files, func(f File) bool { return f.AsOf > 0 && !f.Import }) {
 		return nil, nil, nil
 	}
 	if prints, err = identity.Of(nil, t.event, column.NewReader().Block(rec)); err != nil {
@@ -28,7 +29,8 @@ func (t *Table) identities(rec arrow.Record) (prints []identity.Fingerprint, dat
 }
 
 // leaveOut takes away from events that are missing in history those that a compaction has left out as
-// duplicates: a compacted file has an event of their identity that stands before them. It returns how many.
+// duplicates: a compacted file of the log's events has one of their identity that stands before them. That
+// an import has one is no reason. It returns how many.
 func (t *Table) leaveOut(ctx context.Context, missing map[place]logged) (n int64, err error) {
 	if len(missing) == 0 {
 		return 0, nil
@@ -40,7 +42,7 @@ func (t *Table) leaveOut(ctx context.Context, missing map[place]logged) (n int64
 	}
 	columns := []string{t.event.ID, t.event.Time, schemas.SeqColumn, schemas.RowColumn}
 	for _, f := range t.state.snapshot().Files {
-		if f.AsOf == 0 || !dates[f.Date] {
+		if f.AsOf == 0 || f.Import || !dates[f.Date] {
 			continue
 		}
 		reader := column.NewReader()

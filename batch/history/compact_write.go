@@ -3,78 +3,24 @@ package history
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/parquet-go/parquet-go"
 
 	"watershed/internal/crash"
 )
 
-// A rewriting writes the files of one date anew.
-type rewriting struct {
-	*dateFiles
-	memory    int64
-	fileBytes int64
-
-	losers  []rowBits // by file: rows that are left out
-	dropped int64
-	passes  int
-	adds    []*add
-
-	schema *parquet.Schema // of the new files of a group; nil: not chosen yet
-	file   *fileWriter
-}
-
-func (w *rewriting) run(ctx context.Context) (err error) {
-	if w.losers, err = w.table.losers(ctx, w.files, w.memory); err != nil {
-		return err
-	}
-	for _, l := range w.losers {
-		w.dropped += l.n()
-	}
-	for _, group := range w.groups() {
-		if err := w.group(ctx, group); err != nil {
-			w.discard()
-			return err
-		}
-	}
-	return w.commit(ctx)
-}
-
-// groups are the files by where their rows came from: the log first, then each import.
-func (w *rewriting) groups() [][]int {
-	by := map[string][]int{}
-	var names []string
-	for i, f := range w.files {
-		if by[f.Origin()] == nil {
-			names = append(names, f.Origin())
-		}
-		by[f.Origin()] = append(by[f.Origin()], i)
-	}
-	slices.Sort(names)
-	var out [][]int
-	for _, name := range names {
-		out = append(out, by[name])
-	}
-	return out
-}
-
-// group writes the rows of one origin. If they do not fit into the memory, they are read several times,
+// rewrite writes the rows of one origin. If they do not fit into the memory, they are read several times,
 // each time for a range of their keys.
-func (w *rewriting) group(ctx context.Context, group []int) error {
-	rows := int64(0)
-	for _, i := range group {
-		rows += w.files[i].Rows - w.losers[i].n()
+func (w *rewriting) rewrite(ctx context.Context, o *origin) error {
+	rows := -o.dropped
+	for _, i := range o.files {
+		rows += w.files[i].Rows
 	}
-	if rows == 0 {
-		return nil
-	}
-	width, err := w.width(ctx, group)
+	width, err := w.width(ctx, o.files)
 	if err != nil {
 		return err
 	}
-	ranges, err := w.ranges(ctx, group, rows, int((rows*width+w.memory-1)/w.memory))
+	ranges, err := w.ranges(ctx, o.files, rows, int((rows*width+w.memory-1)/w.memory))
 	if err != nil {
 		return err
 	}
@@ -86,21 +32,19 @@ func (w *rewriting) group(ctx context.Context, group []int) error {
 		}
 	}()
 	w.schema = nil
-	written := int64(0)
 	for _, r := range ranges {
-		g, err := w.gather(ctx, group, r)
+		g, err := w.gather(ctx, o, r)
 		if err != nil {
 			return err
 		}
-		written += int64(len(g.keys))
-		if err := w.append(ctx, group[0], g); err != nil {
+		if err := w.append(ctx, o, g); err != nil {
 			return err
 		}
 	}
-	if written != rows {
-		return fmt.Errorf("%d rows were written, of %d", written, rows)
+	if o.kept.rows != rows {
+		return fmt.Errorf("%d rows were read, of %d", o.kept.rows, rows)
 	}
-	return w.end(group[0])
+	return w.end(o)
 }
 
 // width is about how many bytes a row takes while it is sorted, with its key and its place in the order,
@@ -119,10 +63,10 @@ func (w *rewriting) width(ctx context.Context, group []int) (int64, error) {
 }
 
 // gather reads the rows of a range that stay.
-func (w *rewriting) gather(ctx context.Context, group []int, r keyRange) (*gatherer, error) {
+func (w *rewriting) gather(ctx context.Context, o *origin, r keyRange) (*gatherer, error) {
 	g := newGatherer(w.table.event)
 	var rows []int32
-	for _, i := range group {
+	for _, i := range o.files {
 		at := int64(0)
 		err := w.table.Scan(ctx, w.files[i], fieldNames(w.table.event), func(rec arrow.Record) error {
 			keys := keysOf(rec, g.timeAt)
@@ -133,6 +77,10 @@ func (w *rewriting) gather(ctx context.Context, group []int, r keyRange) (*gathe
 				}
 			}
 			at += rec.NumRows()
+			if len(rows) == 0 {
+				return nil
+			}
+			o.kept.add(w.check.rows(rec), rows)
 			return g.add(rec, keys, rows)
 		})
 		if err != nil {
@@ -143,7 +91,7 @@ func (w *rewriting) gather(ctx context.Context, group []int, r keyRange) (*gathe
 }
 
 // append writes gathered rows in their order. Those of the next range come behind them.
-func (w *rewriting) append(ctx context.Context, like int, g *gatherer) (err error) {
+func (w *rewriting) append(ctx context.Context, o *origin, g *gatherer) (err error) {
 	if len(g.keys) == 0 {
 		return nil
 	}
@@ -168,7 +116,7 @@ func (w *rewriting) append(ctx context.Context, like int, g *gatherer) (err erro
 		}
 		from = to
 		if w.file.size >= w.fileBytes {
-			if err := w.end(like); err != nil {
+			if err := w.end(o); err != nil {
 				return err
 			}
 		}
@@ -177,19 +125,20 @@ func (w *rewriting) append(ctx context.Context, like int, g *gatherer) (err erro
 }
 
 // end completes the file at hand.
-func (w *rewriting) end(like int) error {
+func (w *rewriting) end(o *origin) error {
 	if w.file == nil {
 		return nil
 	}
-	a, err := w.file.close(true, w.files[like].Import)
+	like := w.files[o.files[0]]
+	a, err := w.file.close(true, like.Import)
 	w.file = nil
 	if err != nil {
 		return err
 	}
-	if source := w.files[like].source; source != "" {
-		a.Tags[tagSource] = source
+	if like.source != "" {
+		a.Tags[tagSource] = like.source
 	}
-	w.adds = append(w.adds, a)
+	o.adds = append(o.adds, a)
 	crash.At("history.compact-file")
 	// If we stop here, the file lies there, and no version names it.
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io/fs"
 	"math"
 	"path/filepath"
@@ -29,11 +28,11 @@ const windowRows = 1 << 20
 
 // VerifyLog holds the part of the log that is still there against history, up to what each type has
 // archived: every event of the log must be there exactly once, with all its values, and nothing else may
-// be there with sequences of that part. Only a duplicate may be missing, if a compacted file has an event
-// of the same identity that stands before it. The log named by app is read from its beginning. An error means
+// be there with sequences of that part. Only a duplicate may be missing, if a compacted file of the log's
+// events has one of the same identity that stands before it. The log named by app is read from its beginning. An error means
 // that it could not be done.
 func VerifyLog(ctx context.Context, root, app string, source OpenSource) (LogReport, error) {
-	v := &logVerifier{app: app, root: root, seed: maphash.MakeSeed(), tables: map[string]*Table{}}
+	v := &logVerifier{app: app, root: root, hasher: newRowHasher(), tables: map[string]*Table{}}
 	if err := v.run(ctx, source); err != nil {
 		return v.report, fmt.Errorf("verify the log against %s: %w", root, err)
 	}
@@ -56,7 +55,7 @@ type logged struct {
 type logVerifier struct {
 	app    string
 	root   string
-	seed   maphash.Seed
+	hasher *rowHasher
 	tables map[string]*Table // that archived this log and can be read
 	report LogReport
 
@@ -147,7 +146,7 @@ func (v *logVerifier) take(chunk *schemas.Chunk) error {
 		if v.window[typ] == nil {
 			v.window[typ] = map[place]logged{}
 		}
-		hashes, places := v.hash(rec), placesOf(rec)
+		hashes, places := v.hasher.events(rec), placesOf(rec)
 		prints, dates, err := t.identities(rec)
 		if err != nil {
 			return err
@@ -179,7 +178,7 @@ func (v *logVerifier) compare(ctx context.Context, to uint64) error {
 				continue
 			}
 			err := t.Scan(ctx, f, fieldNames(t.event), func(rec arrow.Record) error {
-				hashes := v.hash(rec)
+				hashes := v.hasher.events(rec)
 				for i, p := range placesOf(rec) {
 					if p.seq <= v.from || p.seq > to {
 						continue
@@ -277,47 +276,4 @@ func placesOf(rec arrow.Record) []place {
 		out[i] = place{uint64(seqs[i]), rows[i]}
 	}
 	return out
-}
-
-// hash is, by row, the sum of the hashes of the fields that are not null. So it depends neither on the
-// order of the columns nor on whether a definition has a field that an event lacks.
-func (v *logVerifier) hash(rec arrow.Record) []uint64 {
-	out := make([]uint64, rec.NumRows())
-	for k := range int(rec.NumCols()) - 2 {
-		var h maphash.Hash
-		h.SetSeed(v.seed)
-		name, col := rec.ColumnName(k), rec.Column(k)
-		for i := range out {
-			if col.IsNull(i) {
-				continue
-			}
-			h.Reset()
-			_, _ = h.WriteString(name)
-			_ = h.WriteByte(0)
-			writeValue(&h, col, i)
-			out[i] += h.Sum64()
-		}
-	}
-	return out
-}
-
-func writeValue(h *maphash.Hash, col arrow.Array, i int) {
-	switch a := col.(type) {
-	case *array.String:
-		_, _ = h.WriteString(a.Value(i))
-	case *array.Dictionary:
-		_, _ = h.WriteString(a.Dictionary().(*array.String).Value(a.GetValueIndex(i)))
-	case *array.Int64:
-		maphash.WriteComparable(h, a.Value(i))
-	case *array.Timestamp:
-		maphash.WriteComparable(h, int64(a.Value(i)))
-	case *array.Date32:
-		maphash.WriteComparable(h, int64(a.Value(i)))
-	case *array.Float64:
-		maphash.WriteComparable(h, math.Float64bits(a.Value(i)))
-	case *array.Boolean:
-		maphash.WriteComparable(h, a.Value(i))
-	case *array.Decimal128:
-		maphash.WriteComparable(h, a.Value(i))
-	}
 }

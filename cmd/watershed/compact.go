@@ -20,7 +20,7 @@ func (a *app) compactCmd() *cobra.Command {
 		Long: `Write the small files of each date of history as one, or as several of a useful size: sorted by event
 time, duplicates removed (the first counts, as in every batch), each column encoded as suits it best.
 No answer changes, and no slice is computed again. What an import brought stays apart from what came
-through the log. The old files stay as long as a kept build names them, and for --retention.
+through the log, also where both have an event, so that the import can be given up. The old files stay as long as a kept build names them, and for --retention.
 
 Only what all kept builds have is touched, so that a rollback and its audit see what they saw. With
 --fresh it is all that is there; the next batch then does not compare the views of such a type once.

@@ -91,12 +91,12 @@ func (w *walk) breakHistory(ctx context.Context, imported bool, how func(path st
 	return w.l.breakHistory(ctx, imported, how)
 }
 
-// commitDamaged makes the last commit of a table unreadable. It is set aside, and the archiver makes it
-// again from the log.
+// commitDamaged makes the last commit of a table unreadable. It is set aside: the archiver makes it again from
+// the log, or, if it is a compaction's, the files that it replaced are live again.
 func (w *walk) commitDamaged(ctx context.Context) error {
 	w.l.healer = w.run
 	defer func() { w.l.healer = w.l.once }()
-	if err := w.l.batch.complete(ctx); err != nil { // the newest commit of the log's is the newest of all
+	if err := w.l.batch.complete(ctx); err != nil { // the newest commit is one of the log's, or compacted
 		return err
 	}
 	resume, err := w.l.still()

@@ -92,12 +92,17 @@ func (w *walk) breakHistory(ctx context.Context, imported bool, how func(path st
 }
 
 // commitDamaged makes the last commit of a table unreadable. It is set aside: the archiver makes it again from
-// the log, or, if it is a compaction's, the files that it replaced are live again.
+// the log, or, if it is a compaction's, as it is from the second time on, the files that it replaced are live again.
 func (w *walk) commitDamaged(ctx context.Context) error {
 	w.l.healer = w.run
 	defer func() { w.l.healer = w.l.once }()
 	if err := w.l.batch.complete(ctx); err != nil { // the newest commit is one of the log's, or compacted
 		return err
+	}
+	if len(w.remain("durable.set-aside")) == 0 {
+		if out, err := w.l.command(ctx, "", "compact", "--fresh", "--min-files", "1"); err != nil {
+			return fmt.Errorf("watershed compact: %w: %s", err, out)
+		}
 	}
 	resume, err := w.l.still()
 	if err != nil {

@@ -44,6 +44,7 @@ func TestUnchangedDatesAreReused(t *testing.T) {
 // A batch that dies at any of its writes, before or after it was done, leaves the views as they
 // were or as they should be, and the next one puts everything right with what it finds.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.archive()
 	w.publish(hits(0, 100, 1, 0))

@@ -40,6 +40,7 @@ func (w *world) stuck() string {
 // same; the others go on. Nothing that it needs is dropped, however many builds pass, and one can roll
 // back over them. Once it is healed the next build has it.
 func TestStuckTypeIsHeldOver(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, misses)
 	next := 0
 	publish := func() {

@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"watershed/batch"
+	"watershed/batch/history"
 )
 
-// A type's table is lost, and the archiver makes another at the cut where it stands. Batches hold the
-// type over, and views stay exact, until they are told to take history as it is.
+// A type's table is lost, and begun again at the cut where the others stand, as repair does it when it is
+// told to accept the loss. Batches hold the type over, and views stay exact, until they are told to take
+// history as it is.
 func TestLostHistoryIsHeldOver(t *testing.T) {
+	t.Parallel()
 	w := newWorldOf(t, misses)
 	w.archive()
 	w.publish(hits(0, 40, 1, 0))
@@ -23,6 +26,9 @@ func TestLostHistoryIsHeldOver(t *testing.T) {
 	}
 	lost := filepath.Join(t.TempDir(), "lost")
 	w.check(os.CopyFS(filepath.Join(lost, "hit"), os.DirFS(filepath.Join(w.root, "hit"))))
+	cut, _, err := w.log.CutFor(t.Context(), first.Position)
+	w.check(err)
+	w.check(history.BeginLost(t.Context(), lost, app, w.defs.Event("miss"), cut.Position))
 	w.archiveIn(lost)
 	w.publish(hits(40, 60, 2, 0))
 	w.publishAs("miss", hits(20, 30, 1, 0))

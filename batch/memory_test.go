@@ -12,6 +12,7 @@ import (
 // A batch whose memory holds no more than a block's groups gives what one with enough memory gives: in its
 // views, in its slices, and in its audit.
 func TestMoreGroupsThanMemory(t *testing.T) {
+	t.Parallel()
 	for _, workers := range []int{1, 3} {
 		t.Run(fmt.Sprintf("workers_%d", workers), func(t *testing.T) {
 			w := newWorld(t)
@@ -78,6 +79,7 @@ func (w *world) compacted() {
 // A batch that dies at the first or second write of a kind, before or after it took effect, leaves nothing
 // of a slice that comes in parts that counts.
 func TestKilledWithLittleMemory(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.archive()
 	w.publish(hits(0, 100, 1, 0))

@@ -30,7 +30,7 @@ func scenes() []scene {
 		{"a date has many groups", []string{"store.slice-condensed"}, (*walk).manyGroups},
 		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
 		{"import and publish", []string{"history.import-written", "eventlog.publisher-sent"}, (*walk).commands},
-		{"many cuts", []string{"history.checkpoint"}, (*walk).cuts},
+		{"many cuts", []string{"history.checkpoint", "durable.renamed"}, (*walk).cuts},
 		{"a view's inserts are refused", []string{"speed.detached", "speed.joined"}, (*walk).refused},
 		{"a write outlives its worker", []string{"store.write-killed"}, (*walk).writeKilled},
 		{"a view's table is lost", []string{"store.sealed"}, (*walk).tableLost},
@@ -255,7 +255,7 @@ func (w *walk) cuts(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	for n := 0; n < 120 && len(w.remain("history.checkpoint")) > 0; n++ {
+	for n := 0; n < 120 && len(w.remain("history.checkpoint", "durable.renamed")) > 0; n++ {
 		last, _, err := log.LastCut(ctx)
 		if err != nil {
 			return err
@@ -267,7 +267,7 @@ func (w *walk) cuts(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.met(ctx, true, "history.checkpoint")
+	return w.met(ctx, true, "history.checkpoint", "durable.renamed")
 }
 
 // logDeleted deletes the stream; the command that heals dies at each step.

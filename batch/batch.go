@@ -51,12 +51,12 @@ type Store interface {
 	Term(ctx context.Context, role string) (uint64, error)
 	TakeOver(ctx context.Context, role string, term uint64) error
 
-	// Slices returns the registered slices of a plan that are not condemned.
-	Slices(ctx context.Context, plan string) ([]schemas.Slice, error)
+	// Slices returns the registered slices of plans, by their hashes, that are not condemned.
+	Slices(ctx context.Context, plans ...string) ([]schemas.Slice, error)
 	// InsertSlices writes states; it need not be atomic.
 	InsertSlices(ctx context.Context, p *view.Plan, term uint64, parts []schemas.SliceStates) error
-	// CountSlices returns how many groups each slice holds.
-	CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error)
+	// CountSlices returns how many groups each slice holds, of slices by the hashes of their plans.
+	CountSlices(ctx context.Context, plans []*view.Plan, ids map[string][]uint64) (map[uint64]uint64, error)
 	// CondenseSlice merges the states of a slice that was inserted in parts, alone in its parcel, into one row
 	// for each group, for good. It returns the groups, and the sum of a state column, if one is named.
 	CondenseSlice(ctx context.Context, p *view.Plan, id uint64, column string) (groups, sum uint64, err error)

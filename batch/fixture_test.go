@@ -388,8 +388,8 @@ func (m *mortal) InsertSlices(ctx context.Context, p *view.Plan, term uint64, pa
 	return m.do("InsertSlices", func() error { return m.DB.InsertSlices(context.WithoutCancel(ctx), p, term, parts) })
 }
 
-func (m *mortal) CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error) {
-	return m.DB.CountSlices(context.WithoutCancel(ctx), p, ids)
+func (m *mortal) CountSlices(ctx context.Context, plans []*view.Plan, ids map[string][]uint64) (map[uint64]uint64, error) {
+	return m.DB.CountSlices(context.WithoutCancel(ctx), plans, ids)
 }
 
 func (m *mortal) CondenseSlice(ctx context.Context, p *view.Plan, id uint64, column string) (groups, sum uint64, err error) {

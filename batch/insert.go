@@ -250,7 +250,7 @@ func (in *inserter) deliver(ctx context.Context, x *parcel) error {
 	for _, part := range x.parts {
 		ids = append(ids, part.Slice)
 	}
-	counts, err := in.r.store.CountSlices(ctx, x.plan, ids)
+	counts, err := in.r.store.CountSlices(ctx, []*view.Plan{x.plan}, map[string][]uint64{x.plan.Hash: ids})
 	if err != nil {
 		return fmt.Errorf("count %d slices: %w", len(ids), err)
 	}

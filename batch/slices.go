@@ -111,24 +111,46 @@ func (r *run) slices(ctx context.Context, snaps snapshots) (*work, error) {
 	return w, nil
 }
 
-// allWhole returns what whole does for each plan that has a snapshot, by its hash.
+// allWhole returns, for each plan that has a snapshot, by its hash, the registered slices that the
+// snapshot's dates can use, by key. A slice that does not hold as many groups as were registered
+// (ClickHouse has lost some) is not among them.
 func (r *run) allWhole(ctx context.Context, snaps snapshots) (map[string]map[string]schemas.Slice, error) {
-	found := make([]map[string]schemas.Slice, len(r.plans))
-	err := r.forEachPlan(ctx, func(ctx context.Context, i int, p *view.Plan) (err error) {
-		snap := snaps[p.Event.Name]
-		if snap == nil {
-			return nil
+	var plans []*view.Plan
+	var hashes []string
+	for _, p := range r.plans {
+		if snaps[p.Event.Name] != nil {
+			plans, hashes = append(plans, p), append(hashes, p.Hash)
 		}
-		if found[i], err = r.whole(ctx, p, snap); err != nil {
-			return fmt.Errorf("slices of view %s: %w", p.Name(), err)
-		}
-		return nil
-	})
-	out := make(map[string]map[string]schemas.Slice, len(found))
-	for i, p := range r.plans {
-		out[p.Hash] = found[i]
 	}
-	return out, err
+	listed, err := r.store.Slices(ctx, hashes...)
+	if err != nil {
+		return nil, err
+	}
+	registered := make(map[string][]schemas.Slice, len(plans))
+	for _, s := range listed {
+		registered[s.Plan] = append(registered[s.Plan], s)
+	}
+	out, ids := make(map[string]map[string]schemas.Slice, len(plans)), make(map[string][]uint64, len(plans))
+	for _, p := range plans {
+		out[p.Hash] = usable(p, snaps[p.Event.Name], registered[p.Hash])
+		for _, s := range out[p.Hash] {
+			ids[p.Hash] = append(ids[p.Hash], s.ID)
+		}
+	}
+	counts, err := r.store.CountSlices(ctx, plans, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		for key, s := range out[p.Hash] {
+			if counts[s.ID] != s.Groups {
+				r.cfg.Logger.Warn("batch: a slice has lost groups in ClickHouse; it is computed again",
+					"view", p.Name(), "date", dateText(s.Date), "groups", s.Groups, "found", counts[s.ID])
+				delete(out[p.Hash], key)
+			}
+		}
+	}
+	return out, nil
 }
 
 // forEachPlan calls do for some plans at a time: what ClickHouse is asked for each of them waits more
@@ -145,13 +167,8 @@ func (r *run) forEachPlan(ctx context.Context, do func(ctx context.Context, i in
 // plansAtOnce is how many plans ClickHouse is asked about at a time.
 const plansAtOnce = 4
 
-// whole returns the registered slices that the snapshot's dates can use, by key. A slice that does
-// not hold as many groups as were registered (ClickHouse has lost some) is not among them.
-func (r *run) whole(ctx context.Context, p *view.Plan, snap *snapshot) (map[string]schemas.Slice, error) {
-	registered, err := r.store.Slices(ctx, p.Hash)
-	if err != nil {
-		return nil, err
-	}
+// usable returns the slices, of those that are registered, that the snapshot's dates can use, by key.
+func usable(p *view.Plan, snap *snapshot, registered []schemas.Slice) map[string]schemas.Slice {
 	wanted := make(map[string]string, 2*len(snap.dates))
 	for _, d := range snap.dates {
 		key := keyOf(p, d)
@@ -163,22 +180,7 @@ func (r *run) whole(ctx context.Context, p *view.Plan, snap *snapshot) (map[stri
 			byKey[key] = s
 		}
 	}
-	ids := make([]uint64, 0, len(byKey))
-	for _, s := range byKey {
-		ids = append(ids, s.ID)
-	}
-	counts, err := r.store.CountSlices(ctx, p, ids)
-	if err != nil {
-		return nil, err
-	}
-	for key, s := range byKey {
-		if counts[s.ID] != s.Groups {
-			r.cfg.Logger.Warn("batch: a slice has lost groups in ClickHouse; it is computed again",
-				"view", p.Name(), "date", dateText(s.Date), "groups", s.Groups, "found", counts[s.ID])
-			delete(byKey, key)
-		}
-	}
-	return byKey, nil
+	return byKey
 }
 
 // plan decides for each plan and date: use the slice there is, or compute.

@@ -39,27 +39,20 @@ func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (
 	fail := func(err error) (schemas.Audit, error) {
 		return schemas.Audit{}, fmt.Errorf("audit view %s: %w", l.view, err)
 	}
-	compared := db.comparisonSQL(l, spec)
-	got, err := rows[struct {
-		Groups    uint64  `ch:"groups"`
-		Equal     uint64  `ch:"equal"`
-		Explained uint64  `ch:"explained"`
-		Drifted   uint64  `ch:"drifted"`
-		Late      uint64  `ch:"late"`
-		Again     uint64  `ch:"again"`
-		Largest   float64 `ch:"largest"`
-		Share     float64 `ch:"share"`
-	}](ctx, db.client, "SELECT count() AS groups, countIf(_verdict = 0) AS equal, countIf(_verdict = 1) AS explained, countIf(_verdict = 2) AS drifted, "+
-		"sum(_twice.1) AS late, sum(_twice.2) AS again, max(_worst) AS largest, max(_share) AS share FROM ("+
-		fmt.Sprintf("SELECT arrayMax(arrayMap(m -> m.4, _measures)) AS _verdict, arrayMax(arrayMap(m -> if(m.4 = 2, m.5, 0.), _measures)) AS _worst, "+
-			"arrayMax(arrayMap(m -> if(m.4 = 2, m.6, 0.), _measures)) AS _share, _twice FROM (%s)", compared)+")")
-	if err != nil {
+	compared := ""
+	sides, err := db.sidesSQL(ctx, l, spec)
+	switch {
+	case err != nil:
 		return fail(err)
-	}
-	if len(got) == 1 {
-		g := got[0]
-		a.Groups, a.Equal, a.Explained, a.Drifted, a.Largest, a.LargestShare = g.Groups, g.Equal, g.Explained, g.Drifted, g.Largest, g.Share
-		a.LateDuplicates, a.ImportDuplicates = g.Late, g.Again
+	case len(sides) == 0: // nothing was shown, and nothing came: without dimensions that is a group still
+		if len(l.dims) == 0 {
+			a.Groups, a.Equal = 1, 1
+		}
+	default:
+		compared = comparisonSQL(l, sides)
+		if err := db.countVerdicts(ctx, &a, compared); err != nil {
+			return fail(err)
+		}
 	}
 	if counter(p) == nil {
 		a.LateDuplicates, a.ImportDuplicates = spec.LateEvents, spec.AgainEvents
@@ -75,6 +68,30 @@ func (db *DB) Audit(ctx context.Context, p *view.Plan, spec schemas.AuditSpec) (
 		return fail(err)
 	}
 	return a, nil
+}
+
+// countVerdicts fills an audit with what a comparison finds.
+func (db *DB) countVerdicts(ctx context.Context, a *schemas.Audit, compared string) error {
+	got, err := rows[struct {
+		Groups    uint64  `ch:"groups"`
+		Equal     uint64  `ch:"equal"`
+		Explained uint64  `ch:"explained"`
+		Drifted   uint64  `ch:"drifted"`
+		Late      uint64  `ch:"late"`
+		Again     uint64  `ch:"again"`
+		Largest   float64 `ch:"largest"`
+		Share     float64 `ch:"share"`
+	}](ctx, db.client, "SELECT count() AS groups, countIf(_verdict = 0) AS equal, countIf(_verdict = 1) AS explained, countIf(_verdict = 2) AS drifted, "+
+		"sum(_twice.1) AS late, sum(_twice.2) AS again, max(_worst) AS largest, max(_share) AS share FROM ("+
+		fmt.Sprintf("SELECT arrayMax(arrayMap(m -> m.4, _measures)) AS _verdict, arrayMax(arrayMap(m -> if(m.4 = 2, m.5, 0.), _measures)) AS _worst, "+
+			"arrayMax(arrayMap(m -> if(m.4 = 2, m.6, 0.), _measures)) AS _share, _twice FROM (%s)", compared)+")")
+	if err != nil || len(got) != 1 {
+		return err
+	}
+	g := got[0]
+	a.Groups, a.Equal, a.Explained, a.Drifted, a.Largest, a.LargestShare = g.Groups, g.Equal, g.Explained, g.Drifted, g.Largest, g.Share
+	a.LateDuplicates, a.ImportDuplicates = g.Late, g.Again
+	return nil
 }
 
 // counter is the view's first measure that counts every event; nil if it has none.
@@ -95,10 +112,9 @@ const (
 	sideAgain    = 3
 )
 
-// comparisonSQL gives a row per group: the dimensions as a map of text, and per measure a
-// tuple of name, baseline value, batch value, verdict (0 equal, 1 explained, 2 drift), drift, and
-// its share of the larger value; and how many events the baseline counted too often, by cause.
-func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
+// sidesSQL gives the states that are to be compared, each source with its side. There is none where
+// nothing is to be compared: the speed layer is asked for that alone.
+func (db *DB) sidesSQL(ctx context.Context, l *layout, spec schemas.AuditSpec) ([]string, error) {
 	shared := make(map[uint64]bool)
 	for _, id := range spec.New {
 		shared[id] = slices.Contains(spec.Old, id)
@@ -110,19 +126,31 @@ func (db *DB) comparisonSQL(l *layout, spec schemas.AuditSpec) string {
 	add := func(side int, table, where string) {
 		sides = append(sides, fmt.Sprintf("SELECT %s, %d AS _side FROM %s WHERE %s", names("", l.columns()), side, db.name(table), where))
 	}
-	in := func(ids []uint64) string {
-		if len(ids) == 0 {
-			return "false"
+	for _, of := range []struct {
+		side int
+		ids  []uint64
+	}{{sideBaseline, without(spec.Old)}, {sideBaseline, spec.Imports}, {sideBatch, without(spec.New)}, {sideLate, spec.Late}, {sideAgain, spec.Again}} {
+		if len(of.ids) > 0 {
+			add(of.side, l.batch(), "_slice IN ("+list(of.ids)+")")
 		}
-		return "_slice IN (" + list(ids) + ")"
 	}
-	add(sideBaseline, l.batch(), in(without(spec.Old)))
-	add(sideBaseline, l.batch(), in(spec.Imports))
-	add(sideBaseline, l.speed(), fmt.Sprintf("_epoch >= %d AND _epoch < %d", spec.From, spec.To))
-	add(sideBatch, l.batch(), in(without(spec.New)))
-	add(sideLate, l.batch(), in(spec.Late))
-	add(sideAgain, l.batch(), in(spec.Again))
+	epochs := fmt.Sprintf("_epoch >= %d AND _epoch < %d", spec.From, spec.To)
+	if len(sides) == 0 {
+		folded, err := rows[struct {
+			One uint8 `ch:"1"`
+		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE %s LIMIT 1", db.name(l.speed()), epochs))
+		if err != nil || len(folded) == 0 {
+			return nil, err
+		}
+	}
+	add(sideBaseline, l.speed(), epochs)
+	return sides, nil
+}
 
+// comparisonSQL gives a row per group: the dimensions as a map of text, and per measure a
+// tuple of name, baseline value, batch value, verdict (0 equal, 1 explained, 2 drift), drift, and
+// its share of the larger value; and how many events the baseline counted too often, by cause.
+func comparisonSQL(l *layout, sides []string) string {
 	dims := ""
 	if len(l.dims) > 0 {
 		dims = names("_s.", l.dims) + ", "

@@ -53,7 +53,7 @@ func TestBeginsEndAnswersThatWouldHaveAGap(t *testing.T) {
 
 	slice := schemas.Slice{Key: "k", Plan: p.Hash, ID: schemas.SliceID(1, 1, 0)}
 	check(t, db.InsertSlices(ctx, p, 1, []schemas.SliceStates{{Slice: slice.ID, States: states(t, p, some(1, 5))}}))
-	counts, err := db.CountSlices(ctx, p, []uint64{slice.ID})
+	counts, err := db.CountSlices(ctx, asPlans(p), map[string][]uint64{p.Hash: {slice.ID}})
 	check(t, err)
 	slice.Groups = counts[slice.ID]
 	check(t, db.RegisterSlices(ctx, 1, []schemas.Slice{slice}))

@@ -44,21 +44,21 @@ func readLive(ctx context.Context, c *client) (schemas.Live, error) {
 // It is refused for a build that is not there.
 func (db *DB) Flip(ctx context.Context, term uint64, to schemas.Live) error {
 	if to.Build != 0 {
-		b, err := db.Build(ctx, to.Build)
-		if err != nil {
-			return fmt.Errorf("flip to build %d: %w", to.Build, err)
-		}
-		if b.Cut != to.Cut {
-			return fmt.Errorf("flip to build %d: it stands at cut %d, not %d", to.Build, b.Cut, to.Cut)
-		}
-		gone, err := rows[struct {
-			One uint8 `ch:"1"`
-		}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %[2]d AND (slice != 0 AND (plan, slice) IN (SELECT plan, slice FROM %[3]s) OR ('', build) IN (SELECT plan, slice FROM %[3]s)) LIMIT 1",
+		got, err := rows[struct {
+			Cut  uint64 `ch:"cut"`
+			Gone uint64 `ch:"gone"`
+		}](ctx, db.client, fmt.Sprintf("SELECT any(builds.cut) AS cut, countIf(slice != 0 AND (plan, slice) IN (SELECT plan, slice FROM %[3]s) OR ('', build) IN (SELECT plan, slice FROM %[3]s)) AS gone FROM %[1]s AS builds WHERE build = %[2]d GROUP BY build",
 			db.name("builds"), to.Build, db.name("condemned")))
+		if err == nil && len(got) == 0 {
+			err = &NotFoundError{to.Build}
+		}
 		if err != nil {
 			return fmt.Errorf("flip to build %d: %w", to.Build, err)
 		}
-		if len(gone) > 0 {
+		if got[0].Cut != to.Cut {
+			return fmt.Errorf("flip to build %d: it stands at cut %d, not %d", to.Build, got[0].Cut, to.Cut)
+		}
+		if got[0].Gone > 0 {
 			return fmt.Errorf("flip to build %d: it is being dropped: choose a newer build", to.Build)
 		}
 	}
@@ -101,11 +101,14 @@ func (db *DB) SaveBuild(ctx context.Context, term uint64, build schemas.Build) e
 
 // replaceable drops another build of that number, or says that the same is there.
 func (db *DB) replaceable(ctx context.Context, build schemas.Build) (same bool, err error) {
+	listed, err := rows[struct {
+		One uint8 `ch:"1"`
+	}](ctx, db.client, fmt.Sprintf("SELECT 1 FROM %s WHERE build = %d LIMIT 1", db.name("builds"), build.Number))
+	if err != nil || len(listed) == 0 { // as nearly always
+		return false, err
+	}
 	old, err := db.Build(ctx, build.Number)
 	if err != nil {
-		if _, absent := err.(*NotFoundError); absent {
-			return false, nil
-		}
 		return false, err
 	}
 	if sameBuild(old, build) {

@@ -77,14 +77,22 @@ func (db *DB) checkBuild(ctx context.Context, number uint64) (schemas.Damage, er
 	if err != nil {
 		return d, err
 	}
+	ids := make(map[string][]uint64)
+	for plan, of := range build.Plans {
+		if t := tables[plan[:min(8, len(plan))]]; t.batch != "" {
+			for _, s := range of.Slices {
+				ids[t.batch] = append(ids[t.batch], s.ID)
+			}
+		}
+	}
+	counts, err := db.countSlices(ctx, ids)
+	if err != nil {
+		return d, err
+	}
 	for plan, of := range build.Plans {
 		t := tables[plan[:min(8, len(plan))]]
 		missing, until := missingSpeed(of, t, reached[plan], broken[t.speed])
-		slices, err := db.missingSlices(ctx, of, t)
-		if err != nil {
-			return d, err
-		}
-		if len(slices) > 0 {
+		if slices := missingSlices(of, t, counts); len(slices) > 0 {
 			missing, until = append(missing, slices...), max(until, of.Cut+1)
 		}
 		if len(missing) > 0 {
@@ -119,21 +127,13 @@ func missingSpeed(of schemas.Covered, t planTables, at reach, broken []uint64) (
 	return nil, 0
 }
 
-// missingSlices says what a plan lacks of its slices.
-func (db *DB) missingSlices(ctx context.Context, of schemas.Covered, t planTables) (out []string, err error) {
+// missingSlices says what a plan lacks of its slices, by the rows that slices have.
+func missingSlices(of schemas.Covered, t planTables, counts map[uint64]uint64) (out []string) {
 	if len(of.Slices) == 0 {
-		return out, nil
+		return nil
 	}
 	if t.batch == "" {
-		return append(out, "the table of its slices is gone"), nil
-	}
-	ids := make([]uint64, len(of.Slices))
-	for i, s := range of.Slices {
-		ids[i] = s.ID
-	}
-	counts, err := db.countSlices(ctx, t.batch, ids)
-	if err != nil {
-		return nil, err
+		return append(out, "the table of its slices is gone")
 	}
 	unregistered, short, groups, found := 0, 0, uint64(0), uint64(0)
 	for _, s := range of.Slices {
@@ -149,7 +149,7 @@ func (db *DB) missingSlices(ctx context.Context, of schemas.Covered, t planTable
 	if short > 0 {
 		out = append(out, fmt.Sprintf("%d of %d slices have %d groups instead of %d", short, len(of.Slices), found, groups))
 	}
-	return out, nil
+	return out
 }
 
 // Seal makes the views that a damage is about answer with an error, until a build is live that has

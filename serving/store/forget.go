@@ -36,14 +36,14 @@ func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Pla
 	for _, p := range slices.Concat(shown, folded) {
 		plans[p.Hash[:8]] = true
 	}
-	builds, err := db.Builds(ctx)
+	built, err := rows[struct {
+		Digits string `ch:"digits"`
+	}](ctx, db.client, "SELECT DISTINCT substring(plan, 1, 8) AS digits FROM "+db.name("builds")+" WHERE plan != ''")
 	if err != nil {
 		return 0, err
 	}
-	for _, b := range builds {
-		for _, hash := range b.Plans {
-			plans[hash[:8]] = true
-		}
+	for _, b := range built {
+		plans[b.Digits] = true
 	}
 	got, err := rows[struct {
 		Name    string `ch:"name"`
@@ -64,7 +64,7 @@ func (db *DB) forget(ctx context.Context, term uint64, shown, folded []*view.Pla
 			if !keep {
 				gone[part[2]] = true
 			}
-		} else if t.Comment == mergedComment { // views that others made stay
+		} else if isMerged(t.Comment) { // views that others made stay
 			keep = views[t.Name]
 		}
 		if keep {

@@ -29,40 +29,25 @@ func (db *DB) garbage(ctx context.Context, term, keep uint64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	builds, err := db.Builds(ctx) // newest first
-	if err != nil || len(builds) == 0 {
+	b, err := db.books(ctx)
+	if err != nil || len(b.builds) == 0 {
 		return 0, err
 	}
-	oldest, err := db.oldestCuts(ctx)
-	if err != nil {
-		return 0, err
-	}
-	oldest[""] = builds[len(builds)-1].Cut
-	dropped, err := db.dropParts(ctx, term, oldest)
+	dropped, gone, err := db.dropParts(ctx, term, b)
 	if err != nil {
 		return dropped, err
 	}
-	if err := db.tidy(ctx, live, builds); err != nil {
+	if err := db.tidy(ctx, live, b, gone); err != nil {
 		return dropped, err
-	}
-	shown, err := rows[struct {
-		Build uint64 `ch:"build"`
-	}](ctx, db.client, "SELECT DISTINCT build FROM "+db.name("live"))
-	if err != nil {
-		return dropped, err
-	}
-	wasLive := make(map[uint64]bool, len(shown))
-	for _, s := range shown {
-		wasLive[s.Build] = true
 	}
 	var old []uint64
-	for _, b := range builds {
+	for _, n := range b.builds {
 		switch {
-		case b.Number >= live.Build:
-		case keep > 0 && wasLive[b.Number]: // a query may still be looking at it, and a rollback go to it
+		case n >= live.Build:
+		case keep > 0 && b.wasLive[n]: // a query may still be looking at it, and a rollback go to it
 			keep--
 		default:
-			old = append(old, b.Number)
+			old = append(old, n)
 		}
 	}
 	if len(old) == 0 {
@@ -119,21 +104,53 @@ type part struct {
 	Value string `ch:"partition"`
 }
 
-// oldestCuts is, by the first digits of plans' hashes, the oldest cut at which a listed build has the
-// plan: speed states of older epochs are shown by none.
-func (db *DB) oldestCuts(ctx context.Context) (map[string]uint64, error) {
+// books are what the tables of builds and flips, of terms and audits say of what is kept.
+type books struct {
+	builds  []uint64 // that are listed, newest first
+	wasLive map[uint64]bool
+	cut     uint64            // of the oldest build
+	oldest  map[string]uint64 // by the first digits of plans' hashes: the oldest cut at which a listed build has the plan
+	idle    map[string]uint64 // about how many rows of a table, of terms by their role, no decision rests on
+}
+
+// books reads all of it at once: so a call that has nothing to do asks little.
+func (db *DB) books(ctx context.Context) (*books, error) {
 	got, err := rows[struct {
-		Plan string `ch:"plan"`
-		Cut  uint64 `ch:"oldest"`
-	}](ctx, db.client, "SELECT substring(plan, 1, 8) AS plan, min(at_cut) AS oldest FROM "+db.name("builds")+" WHERE builds.plan != '' GROUP BY plan")
+		What   string `ch:"what"`
+		Name   string `ch:"name"`
+		Number uint64 `ch:"number"`
+		Cut    uint64 `ch:"at"`
+	}](ctx, db.client, fmt.Sprintf(`SELECT 'build' AS what, '' AS name, build AS number, any(cut) AS at FROM %[1]s GROUP BY build
+		UNION ALL SELECT 'plan', substring(plan, 1, 8) AS digits, toUInt64(0), min(at_cut) FROM %[1]s WHERE plan != '' GROUP BY digits
+		UNION ALL SELECT 'live', '', build, toUInt64(0) FROM %[2]s GROUP BY build
+		UNION ALL SELECT 'idle', 'live', count(), toUInt64(0) FROM %[2]s WHERE build NOT IN (SELECT build FROM %[1]s)
+		UNION ALL SELECT 'idle', 'condemned', count(), toUInt64(0) FROM %[3]s WHERE plan = '' AND slice NOT IN (SELECT build FROM %[1]s)
+		UNION ALL SELECT 'idle', toString(role) AS of, toUInt64(count() - 1), toUInt64(0) FROM %[4]s GROUP BY of
+		UNION ALL SELECT 'idle', 'audits', uniqExact(build), toUInt64(0) FROM %[5]s`,
+		db.name("builds"), db.name("live"), db.name("condemned"), db.name("terms"), db.name("audits")))
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[string]uint64, len(got))
+	b := &books{wasLive: make(map[uint64]bool), oldest: make(map[string]uint64), idle: make(map[string]uint64)}
+	cuts := make(map[uint64]uint64)
 	for _, r := range got {
-		out[r.Plan] = r.Cut
+		switch r.What {
+		case "build":
+			b.builds, cuts[r.Number] = append(b.builds, r.Number), r.Cut
+		case "plan":
+			b.oldest[r.Name] = r.Cut
+		case "live":
+			b.wasLive[r.Number] = true
+		case "idle":
+			b.idle[r.Name] = r.Number
+		}
 	}
-	return out, nil
+	slices.Sort(b.builds)
+	slices.Reverse(b.builds)
+	if n := len(b.builds); n > 0 {
+		b.cut = cuts[b.builds[n-1]]
+	}
+	return b, nil
 }
 
 // partitions lists the partitions of plans' tables.
@@ -150,18 +167,19 @@ func (p part) number() (uint64, error) {
 // dropParts drops parcels all of whose slices are condemned, those of older terms that were
 // never registered, and epochs before the oldest that a build needs of the plan. Of a plan that no
 // build has, the next one to have it stands at a newer cut than any: there the oldest build decides.
-func (db *DB) dropParts(ctx context.Context, term uint64, oldest map[string]uint64) (int, error) {
+// It returns how many it dropped, and the condemned slices whose parcels are not there any more.
+func (db *DB) dropParts(ctx context.Context, term uint64, b *books) (count int, gone []uint64, err error) {
 	parts, err := db.partitions(ctx)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	// A slice id is never used for two plans, so that plans need not be told apart.
 	known, err := rows[struct {
 		Slice     uint64 `ch:"slice"`
 		Condemned uint8  `ch:"condemned"`
-	}](ctx, db.client, fmt.Sprintf("SELECT slice, max(gone) AS condemned FROM (SELECT slice, 0 AS gone FROM %s UNION ALL SELECT slice, 1 AS gone FROM %s) GROUP BY slice", db.name("slices"), db.name("condemned")))
+	}](ctx, db.client, fmt.Sprintf("SELECT slice, max(gone) AS condemned FROM (SELECT slice, 0 AS gone FROM %s UNION ALL SELECT slice, 1 AS gone FROM %s WHERE plan != '') GROUP BY slice", db.name("slices"), db.name("condemned")))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	registered, kept := make(map[uint64]bool), make(map[uint64]bool) // parcels
 	for _, k := range known {
@@ -169,26 +187,27 @@ func (db *DB) dropParts(ctx context.Context, term uint64, oldest map[string]uint
 		registered[parcel] = true
 		kept[parcel] = kept[parcel] || k.Condemned == 0
 	}
-	drops := make(map[string][]string)
-	count := 0
+	drops, stay := make(map[string][]string), make(map[uint64]bool)
 	for _, p := range parts {
 		number, err := p.number()
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		// What this term inserted and did not register may still be looked at by its holder.
-		gone := number < schemas.SliceID(term, 0, 0)>>schemas.ParcelBits
+		drop := number < schemas.SliceID(term, 0, 0)>>schemas.ParcelBits
 		if registered[number] {
-			gone = !kept[number]
+			drop = !kept[number]
 		}
 		if of := planTable.FindStringSubmatch(p.Table); of != nil && of[3] == "speed" {
-			from, covered := oldest[of[2]]
+			from, covered := b.oldest[of[2]]
 			if !covered {
-				from = oldest[""]
+				from = b.cut
 			}
-			gone = number < from
+			drop = number < from
+		} else if !drop {
+			stay[number] = true
 		}
-		if gone {
+		if drop {
 			drops[p.Table] = append(drops[p.Table], "DROP PARTITION "+p.Value)
 			count++
 		}
@@ -196,10 +215,15 @@ func (db *DB) dropParts(ctx context.Context, term uint64, oldest map[string]uint
 	for table, of := range drops {
 		for some := range slices.Chunk(of, 500) {
 			if err := db.exec(ctx, "ALTER TABLE "+db.name(table)+" "+strings.Join(some, ", ")); err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 			crash.At("store.partitions-dropped")
 		}
 	}
-	return count, nil
+	for _, k := range known {
+		if k.Condemned != 0 && !stay[k.Slice>>schemas.ParcelBits] {
+			gone = append(gone, k.Slice)
+		}
+	}
+	return count, gone, nil
 }

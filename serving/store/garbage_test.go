@@ -43,7 +43,7 @@ func TestGarbage(t *testing.T) {
 		for n := uint64(0); n <= 4; n++ {
 			ids = append(ids, schemas.SliceID(term, n, 0))
 		}
-		got, err := db.CountSlices(ctx, p, ids)
+		got, err := db.CountSlices(ctx, asPlans(p), map[string][]uint64{p.Hash: ids})
 		check(t, err)
 		out := make(map[uint64]bool)
 		for id := range got {

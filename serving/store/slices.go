@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"golang.org/x/sync/errgroup"
@@ -13,10 +14,17 @@ import (
 	"watershed/schemas/view"
 )
 
-// Slices are the registered slices of a plan, by its hash, that are not condemned.
-func (db *DB) Slices(ctx context.Context, plan string) ([]schemas.Slice, error) {
-	sql := fmt.Sprintf("SELECT DISTINCT key, plan, toInt32(date) AS date, slice, groups, events, duplicates FROM %[1]s WHERE plan = %[3]s AND slice NOT IN (SELECT slice FROM %[2]s WHERE plan = %[3]s) ORDER BY date, slice",
-		db.name("slices"), db.name("condemned"), literal(plan))
+// Slices are the registered slices of plans, by their hashes, that are not condemned.
+func (db *DB) Slices(ctx context.Context, plans ...string) ([]schemas.Slice, error) {
+	if len(plans) == 0 {
+		return nil, nil
+	}
+	in := make([]string, len(plans))
+	for i, p := range plans {
+		in[i] = literal(p)
+	}
+	sql := fmt.Sprintf("SELECT DISTINCT key, plan, toInt32(date) AS date, slice, groups, events, duplicates FROM %[1]s WHERE plan IN (%[3]s) AND (plan, slice) NOT IN (SELECT plan, slice FROM %[2]s WHERE plan IN (%[3]s)) ORDER BY plan, date, slice",
+		db.name("slices"), db.name("condemned"), strings.Join(in, ", "))
 	got, err := rows[sliceRow](ctx, db.client, sql)
 	if err != nil {
 		return nil, fmt.Errorf("list slices: %w", err)
@@ -119,30 +127,51 @@ func (db *DB) insertSlices(ctx context.Context, l *layout, term uint64, parts []
 	return nil
 }
 
-// CountSlices returns how many rows each slice has in the plan's batch table; a slice with
-// none is absent.
-func (db *DB) CountSlices(ctx context.Context, p *view.Plan, ids []uint64) (map[uint64]uint64, error) {
-	l := layoutOf(p)
-	counts, err := db.countSlices(ctx, l.batch(), ids)
-	return counts, wrapf(err, "count slices of view %s", l.view)
+// CountSlices returns how many rows each slice has in its plan's batch table; a slice with none is absent.
+// (An id is never used for two plans.)
+func (db *DB) CountSlices(ctx context.Context, plans []*view.Plan, ids map[string][]uint64) (map[uint64]uint64, error) {
+	tables := make(map[string][]uint64, len(plans))
+	for _, p := range plans {
+		tables[layoutOf(p).batch()] = ids[p.Hash]
+	}
+	counts, err := db.countSlices(ctx, tables)
+	return counts, wrapf(err, "count slices")
 }
 
-func (db *DB) countSlices(ctx context.Context, table string, ids []uint64) (map[uint64]uint64, error) {
-	if len(ids) == 0 {
-		return nil, nil
+// countIDs is how many slices one statement counts: ClickHouse takes statements of up to 256 KiB.
+const countIDs = 8000
+
+// countSlices counts slices by the tables that they are in, in as few statements as can be.
+func (db *DB) countSlices(ctx context.Context, tables map[string][]uint64) (map[uint64]uint64, error) {
+	out := make(map[uint64]uint64)
+	var selects []string
+	n := 0
+	ask := func() error {
+		if len(selects) == 0 {
+			return nil
+		}
+		got, err := rows[struct {
+			Slice uint64 `ch:"slice"`
+			Rows  uint64 `ch:"rows"`
+		}](ctx, db.client, strings.Join(selects, " UNION ALL "))
+		for _, r := range got {
+			out[r.Slice] += r.Rows
+		}
+		selects, n = nil, 0
+		return err
 	}
-	got, err := rows[struct {
-		Slice uint64 `ch:"slice"`
-		Rows  uint64 `ch:"rows"`
-	}](ctx, db.client, fmt.Sprintf("SELECT _slice AS slice, count() AS rows FROM %s WHERE _slice IN (%s) GROUP BY slice", db.name(table), list(ids)))
-	if err != nil {
-		return nil, err
+	for table, ids := range tables {
+		for some := range slices.Chunk(ids, countIDs) {
+			if n+len(some) > countIDs {
+				if err := ask(); err != nil {
+					return nil, err
+				}
+			}
+			selects = append(selects, fmt.Sprintf("SELECT _slice AS slice, count() AS rows FROM %s WHERE _slice IN (%s) GROUP BY slice", db.name(table), list(some)))
+			n += len(some)
+		}
 	}
-	out := make(map[uint64]uint64, len(got))
-	for _, r := range got {
-		out[r.Slice] = r.Rows
-	}
-	return out, nil
+	return out, ask()
 }
 
 // RegisterSlices makes slices known under their keys, in one insert. From then on a run that

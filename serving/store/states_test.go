@@ -20,7 +20,7 @@ func TestMergedViewEqualsRawAggregation(t *testing.T) {
 
 	a, b, c := some(1, 300), some(2, 300), some(3, 300)
 	check(t, db.InsertSlices(t.Context(), p, 1, []schemas.SliceStates{{Slice: 1<<32 | 1, States: states(t, p, a)}, {Slice: 1<<32 | 2, States: states(t, p, b)}}))
-	counts, err := db.CountSlices(t.Context(), p, []uint64{1<<32 | 1, 1<<32 | 2, 1<<32 | 3})
+	counts, err := db.CountSlices(t.Context(), asPlans(p), map[string][]uint64{p.Hash: {1<<32 | 1, 1<<32 | 2, 1<<32 | 3}})
 	check(t, err)
 	if want := (map[uint64]uint64{1<<32 | 1: uint64(states(t, p, a).NumRows()), 1<<32 | 2: uint64(states(t, p, b).NumRows())}); !cmp.Equal(counts, want) {
 		t.Errorf("counts are %v; want %v", counts, want)

@@ -11,12 +11,13 @@ import (
 )
 
 const (
+	idleRows   = 8    // of a kind that may lie about: to delete them at once costs as much as to delete one
 	keepAudits = 400  // builds whose audits are kept
 	deleteIDs  = 5000 // of one DELETE
 )
 
-// tidy deletes bookkeeping that no decision rests on any more, so that it stays as small as what is
-// kept, however many nights there were:
+// tidy deletes bookkeeping that no decision rests on any more, once there is some of a kind, so that it
+// stays as small as what is kept, however many nights there were:
 //
 //   - a condemned slice whose parcel is gone: first from the slices, then from the condemned;
 //   - a condemned build that is not listed any more;
@@ -30,23 +31,25 @@ const (
 // ClickHouse stops halfway it goes on when it is back; if we stop between two, the next call does
 // the rest. An id that was deleted does not come back: ids begin with their term, and the newest
 // term stays, here and in the log's counter.
-func (db *DB) tidy(ctx context.Context, live schemas.Live, builds []BuildInfo) error {
-	if err := db.tidySlices(ctx); err != nil {
+func (db *DB) tidy(ctx context.Context, live schemas.Live, b *books, gone []uint64) error {
+	if err := db.tidySlices(ctx, gone); err != nil {
 		return err
 	}
-	listed := make([]uint64, len(builds))
-	for i, b := range builds {
-		listed[i] = b.Number
-	}
 	for _, d := range []struct{ table, where string }{
-		{"condemned", fmt.Sprintf("plan = '' AND slice NOT IN (%s)", list(listed))},
-		{"live", fmt.Sprintf("flip < %d AND build NOT IN (%s)", live.Flip, list(listed))},
+		{"condemned", fmt.Sprintf("plan = '' AND slice NOT IN (%s)", list(b.builds))},
+		{"live", fmt.Sprintf("flip < %d AND build NOT IN (%s)", live.Flip, list(b.builds))},
 	} {
+		if b.idle[d.table] < idleRows {
+			continue
+		}
 		if err := db.delete(ctx, d.table, d.where); err != nil {
 			return err
 		}
 	}
 	for _, role := range []string{RoleSpeed, RoleBatch} {
+		if b.idle[role] < idleRows {
+			continue
+		}
 		newest, err := db.Term(ctx, role)
 		if err != nil {
 			return err
@@ -54,6 +57,9 @@ func (db *DB) tidy(ctx context.Context, live schemas.Live, builds []BuildInfo) e
 		if err := db.delete(ctx, "terms", fmt.Sprintf("role = %s AND term < %d", literal(role), newest)); err != nil {
 			return err
 		}
+	}
+	if b.idle["audits"] < keepAudits+idleRows {
+		return nil
 	}
 	old, err := rows[struct {
 		Build uint64 `ch:"build"`
@@ -65,32 +71,9 @@ func (db *DB) tidy(ctx context.Context, live schemas.Live, builds []BuildInfo) e
 }
 
 // tidySlices deletes condemned slices that are gone.
-func (db *DB) tidySlices(ctx context.Context) error {
-	condemned, err := rows[struct {
-		Slice uint64 `ch:"slice"`
-	}](ctx, db.client, "SELECT DISTINCT slice FROM "+db.name("condemned")+" WHERE plan != ''")
-	if err != nil || len(condemned) == 0 {
-		return err
-	}
-	parts, err := db.partitions(ctx)
-	if err != nil {
-		return err
-	}
-	there := make(map[uint64]bool)
-	for _, p := range parts {
-		if of := planTable.FindStringSubmatch(p.Table); of != nil && of[3] == "batch" {
-			number, err := p.number()
-			if err != nil {
-				return err
-			}
-			there[number] = true
-		}
-	}
-	var gone []uint64
-	for _, c := range condemned {
-		if !there[c.Slice>>schemas.ParcelBits] {
-			gone = append(gone, c.Slice)
-		}
+func (db *DB) tidySlices(ctx context.Context, gone []uint64) error {
+	if len(gone) < idleRows {
+		return nil
 	}
 	for some := range slices.Chunk(gone, deleteIDs) {
 		// If we stop between the two, the next call finds the slices condemned and gone again.

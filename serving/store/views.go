@@ -2,18 +2,26 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"watershed/internal/crash"
 	"watershed/schemas/view"
 )
 
-// mergedComment tells merged views from views that others made in the same database.
+// mergedComment begins the comment of a merged view, which tells it from views that others made in the
+// same database. A digest of what made the view follows.
 const mergedComment = "merged view of Watershed"
+
+// isMerged reports whether a view's comment is that of a merged view.
+func isMerged(comment string) bool {
+	return comment == mergedComment || strings.HasPrefix(comment, mergedComment+", ")
+}
 
 // PublishViews points the merged views at the plans: <view> has the finished values,
 // <view>_states the states, which -Merge functions roll up further. A view whose plan the
-// live build does not cover throws.
+// live build does not cover throws. Views that are as they would be made are left alone.
 func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 	layouts := make([]*layout, len(plans))
 	for i, p := range plans {
@@ -22,13 +30,23 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 	if err := checkNames(layouts); err != nil {
 		return err
 	}
-	// Each view changes by itself. If we stop between two, the next call changes the rest.
+	version, stand, err := db.published(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the merged views: %w", err)
+	}
+	// Each view changes by itself, and its comment with it. If we stop between two, the next call changes
+	// the rest.
 	for _, l := range layouts {
 		for name, sql := range map[string]string{
 			l.view:             db.mergedSQL(l, finished),
 			l.view + "_states": db.mergedSQL(l, merged),
 		} {
-			sql = fmt.Sprintf("CREATE OR REPLACE VIEW %s SQL SECURITY INVOKER AS %s COMMENT %s", db.name(name), sql, literal(mergedComment))
+			// Another version of ClickHouse may give a view's columns other types.
+			comment := fmt.Sprintf("%s, %x", mergedComment, sha256.Sum256([]byte(version+"\n"+sql)))
+			if stand[name] == comment {
+				continue
+			}
+			sql = fmt.Sprintf("CREATE OR REPLACE VIEW %s SQL SECURITY INVOKER AS %s COMMENT %s", db.name(name), sql, literal(comment))
 			if err := db.exec(ctx, sql); err != nil {
 				return fmt.Errorf("publish view %s: %w", name, err)
 			}
@@ -36,6 +54,22 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 		}
 	}
 	return nil
+}
+
+// published returns the version of ClickHouse, and the comments of the views that are there, by name.
+func (db *DB) published(ctx context.Context) (version string, comments map[string]string, err error) {
+	got, err := rows[struct {
+		Name    string `ch:"name"`
+		Comment string `ch:"comment"`
+	}](ctx, db.client, "SELECT '' AS name, version() AS comment UNION ALL SELECT name, comment FROM system.tables WHERE engine = 'View' AND database = "+literal(db.database))
+	if err != nil {
+		return "", nil, err
+	}
+	comments = make(map[string]string, len(got))
+	for _, v := range got {
+		comments[v.Name] = v.Comment
+	}
+	return comments[""], comments, nil
 }
 
 // mergedSQL is the query of a merged view. Both sides take the live build from one scalar

@@ -29,7 +29,7 @@ func TestNightsLeaveNothingBehind(t *testing.T) {
 			all = append(all, fmt.Sprintf("(SELECT count() FROM %s)", table))
 		}
 		all = append(all, "(SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table LIKE 'sales%')")
-		for _, n := range strings.Fields(ask(t, conn, "SELECT " + strings.Join(all, ", "))[0]) {
+		for _, n := range strings.Fields(ask(t, conn, "SELECT "+strings.Join(all, ", "))[0]) {
 			rows, err := strconv.Atoi(n)
 			check(t, err)
 			out = append(out, rows)

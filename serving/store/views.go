@@ -50,6 +50,7 @@ func (db *DB) PublishViews(ctx context.Context, plans []*view.Plan) error {
 			if err := db.exec(ctx, sql); err != nil {
 				return fmt.Errorf("publish view %s: %w", name, err)
 			}
+			stand[name] = comment
 			crash.At("store.view-published")
 		}
 	}

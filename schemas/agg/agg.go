@@ -72,6 +72,9 @@ type Column interface {
 	// (nil: the first len(groups)), groups[k] is the group of the k-th. A measure without argument
 	// gets the zero Vector. Nothing of v is kept but its Dict.
 	Add(groups, sel []int32, v column.Vector)
+	// Merge adds the groups of another column of the same Func, the g-th of them to our groups[g], for all
+	// g below len(groups). The other may be reset afterwards, but must not be used otherwise.
+	Merge(groups []int32, other Column)
 	// Bytes is the memory held, in bytes.
 	Bytes() int64
 	// States are the states of the groups in that order, one array per state column.

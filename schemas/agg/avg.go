@@ -64,6 +64,12 @@ func (c *avgs) Add(groups, sel []int32, v column.Vector) {
 	}
 }
 
+func (c *avgs) Merge(groups []int32, other Column) {
+	o := other.(*avgs)
+	c.sum.Merge(groups, o.sum)
+	merge(c.n, groups, o.n)
+}
+
 func (c *avgs) States(order []int32) []arrow.Array {
 	return append(c.sum.States(order), counters(order, c.n))
 }

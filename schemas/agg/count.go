@@ -75,6 +75,17 @@ func (c *counts) Add(groups, sel []int32, v column.Vector) {
 	}
 }
 
+func (c *counts) Merge(groups []int32, other Column) {
+	merge(c.n, groups, other.(*counts).n)
+}
+
+// merge adds counts.
+func merge(n []uint64, groups []int32, other []uint64) {
+	for k, g := range groups {
+		n[g] += other[k]
+	}
+}
+
 // one is 1 for true; the compiler makes it a move without a branch.
 func one(b bool) uint64 {
 	if b {

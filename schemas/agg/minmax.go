@@ -1,6 +1,7 @@
 package agg
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -60,10 +61,11 @@ func (f extreme) New() Column {
 	}
 	switch f.arg.Kind {
 	case schemas.Float64:
-		c := &extremes[float64]{width: 8}
+		c := &extremes[float64]{width: 8, sign: sign}
 		c.add = func(of []held[float64], groups, sel []int32, v column.Vector) {
 			ordered(of, groups, sel, v.Floats, f.max)
 		}
+		c.cmp = cmp.Compare[float64]
 		c.array = func(x []float64, some []bool) arrow.Array {
 			for i := range x {
 				x[i] += 0 // zero has no sign
@@ -72,7 +74,7 @@ func (f extreme) New() Column {
 		}
 		return c
 	case schemas.Decimal:
-		c := &extremes[decimal128.Num]{width: 16}
+		c := &extremes[decimal128.Num]{width: 16, sign: sign, cmp: decimal128.Num.Cmp}
 		c.add = func(of []held[decimal128.Num], groups, sel []int32, v column.Vector) {
 			compared(of, groups, sel, sign, func(row int32) decimal128.Num { return v.Decimals[row] }, decimal128.Num.Cmp)
 		}
@@ -81,28 +83,29 @@ func (f extreme) New() Column {
 		}
 		return c
 	case schemas.String:
-		c := &extremes[string]{width: 16}
+		c := &extremes[string]{width: 16, sign: sign, cmp: strings.Compare}
 		c.add = func(of []held[string], groups, sel []int32, v column.Vector) {
 			texts(of, groups, sel, sign, v)
 		}
 		c.array, c.size = textArray, func(x string) int64 { return int64(len(x)) }
 		return c
 	case schemas.Bool:
-		c := &extremes[bool]{width: 1, array: column.Bits}
+		c := &extremes[bool]{width: 1, sign: sign, cmp: falseFirst, array: column.Bits}
 		c.add = func(of []held[bool], groups, sel []int32, v column.Vector) {
-			compared(of, groups, sel, sign, func(row int32) bool { return v.Bools[row] }, func(a, b bool) int {
-				return int(one(a)) - int(one(b))
-			})
+			compared(of, groups, sel, sign, func(row int32) bool { return v.Bools[row] }, falseFirst)
 		}
 		return c
 	}
-	c := &extremes[int64]{width: 8}
+	c := &extremes[int64]{width: 8, sign: sign}
 	c.add = func(of []held[int64], groups, sel []int32, v column.Vector) {
 		ordered(of, groups, sel, v.Ints, f.max)
 	}
+	c.cmp = cmp.Compare[int64]
 	c.array = func(x []int64, some []bool) arrow.Array { return column.Integers(f.arg.Arrow(), x, some) }
 	return c
 }
+
+func falseFirst(a, b bool) int { return int(one(a)) - int(one(b)) }
 
 func textArray(x []string, some []bool) arrow.Array {
 	offsets, data := make([]int32, 1, len(x)+1), []byte(nil)
@@ -123,6 +126,8 @@ type extremes[T any] struct {
 	rows
 	of    []held[T]
 	width int64 // bytes of a T
+	sign  int   // 1 for min, -1 for max
+	cmp   func(a, b T) int
 	add   func(of []held[T], groups, sel []int32, v column.Vector)
 	array func(x []T, some []bool) arrow.Array
 	size  func(T) int64 // what a T points to; nil: nothing
@@ -148,6 +153,15 @@ func (c *extremes[T]) Bytes() int64 {
 func (c *extremes[T]) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
 	c.add(c.of, groups, sel, v)
+}
+
+func (c *extremes[T]) Merge(groups []int32, other Column) {
+	o := other.(*extremes[T]).of
+	for k, g := range groups {
+		if h := &c.of[g]; o[k].any && (!h.any || c.sign*c.cmp(o[k].x, h.x) < 0) {
+			*h = o[k]
+		}
+	}
 }
 
 func (c *extremes[T]) States(order []int32) []arrow.Array {

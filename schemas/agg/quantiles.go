@@ -138,6 +138,10 @@ func (c *quantileColumn) Add(groups, sel []int32, v column.Vector) {
 	}
 }
 
+func (c *quantileColumn) Merge(groups []int32, other Column) {
+	c.merge(groups, &other.(*quantileColumn).sketches)
+}
+
 func (c *quantileColumn) States(order []int32) []arrow.Array {
 	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
 }

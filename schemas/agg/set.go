@@ -142,6 +142,56 @@ func (c *hashSets) rebuild(s *hashSet, log uint8) {
 	c.arena.put(old, oldLog)
 }
 
+// merge adds the sets of others, the k-th to that of groups[k]. The degree that excludes least and
+// leaves no more than uniqMax of all hashes is the same in whatever order they come.
+func (c *hashSets) merge(groups []int32, o *hashSets) {
+	for k, g := range groups {
+		s, other := &c.of[g], &o.of[k]
+		if other.log == 0 {
+			for _, h := range other.few[:other.n] {
+				c.insert(g, h)
+			}
+			if other.zero {
+				c.insert(g, 0)
+			}
+			continue
+		}
+		from := o.arena.seg(other.ref, other.log)
+		if s.size() == 0 && s.log == 0 {
+			var seg []uint32
+			*s = *other
+			s.ref, seg = c.arena.get(s.log)
+			copy(seg, from)
+			continue
+		}
+		c.prepare(s, other)
+		for _, h := range from {
+			if h != 0 {
+				c.insert(g, h)
+			}
+		}
+		if other.zero {
+			c.insert(g, 0)
+		}
+	}
+}
+
+// prepare makes room in a set for those of another one. What comes in the order of its table must not
+// crowd the front of a small one.
+func (c *hashSets) prepare(s, other *hashSet) {
+	if s.log == 0 {
+		c.enlarge(s)
+	}
+	log := max(s.log, other.log)
+	for 4*(s.n+other.n) > 3<<log {
+		log++
+	}
+	if other.skip > s.skip || log > s.log {
+		s.skip = max(s.skip, other.skip)
+		c.rebuild(s, log)
+	}
+}
+
 // room is the most bytes that the sets of the groups take encoded.
 func (c *hashSets) room(groups []int32) int {
 	n := uint32(0)

@@ -56,22 +56,76 @@ func (c *sketches) count(g int32, code uint32) {
 		}
 		c.enlarge(s)
 	}
+	c.put(s, code, 1)
+}
+
+// put counts a code so many times in a sketch that has a segment.
+func (c *sketches) put(s *sketch, code uint32, n uint64) {
 	seg := c.arena.seg(s.ref, s.log)
 	mask := uint32(len(seg) - 1)
 	for i := code; ; i++ {
 		w := &seg[i&mask]
 		if uint32(*w>>codeShift) == code {
-			*w++
+			*w += n
 			return
 		}
 		if *w == 0 {
-			*w = uint64(code)<<codeShift | 1
+			*w = uint64(code)<<codeShift | n
 			if s.n++; int(s.n) > len(seg)-len(seg)/4 || i-code > maxProbe && s.log < codeBits {
 				c.enlarge(s)
 			}
 			return
 		}
 	}
+}
+
+// merge adds the sketches of others, the k-th to that of groups[k].
+func (c *sketches) merge(groups []int32, o *sketches) {
+	for k, g := range groups {
+		s, other := &c.at[g], &o.at[k]
+		switch {
+		case other.log == 0:
+			for _, w := range other.few[:other.n] {
+				c.add(s, w>>16, w&0xFFFF)
+			}
+			continue
+		case s.n == 0 && s.log == 0:
+			var seg []uint64
+			*s = *other
+			s.ref, seg = c.arena.get(s.log)
+			copy(seg, o.arena.seg(other.ref, other.log))
+			continue
+		}
+		for s.log < other.log {
+			c.enlarge(s)
+		}
+		for _, w := range o.arena.seg(other.ref, other.log) {
+			if w != 0 {
+				c.put(s, uint32(w>>codeShift), w&countMask)
+			}
+		}
+	}
+}
+
+// add counts a code so many times, up to 65,535.
+func (c *sketches) add(s *sketch, code, n uint32) {
+	if s.log == 0 {
+		i := 0
+		for i < int(s.n) && s.few[i]>>16 != code {
+			i++
+		}
+		switch {
+		case i < int(s.n) && s.few[i]&0xFFFF+n <= 0xFFFF:
+			s.few[i] += n
+			return
+		case i == int(s.n) && i < fewBins:
+			s.few[i] = code<<16 | n
+			s.n++
+			return
+		}
+		c.enlarge(s)
+	}
+	c.put(s, code, uint64(n))
 }
 
 // enlarge moves a sketch into the next larger segment. One of 1<<codeBits slots has a slot for

@@ -109,6 +109,14 @@ func (c *wideSums) Add(groups, sel []int32, v column.Vector) {
 	}
 }
 
+func (c *wideSums) Merge(groups []int32, other Column) {
+	o := other.(*wideSums)
+	for k, g := range groups {
+		c.at[g].add(o.at[k].lo, o.at[k].hi)
+		c.some[g] = c.some[g] || o.some[k]
+	}
+}
+
 func (c *wideSums) States(order []int32) []arrow.Array {
 	words := c.width / 8
 	out := make([]uint64, words*len(order))
@@ -130,6 +138,14 @@ func wideArray(width int, words []uint64, some []bool) []arrow.Array {
 // A decimalSum is a 256-bit two's complement integer, least word first.
 type decimalSum [4]uint64
 
+func (s *decimalSum) add(x decimalSum) {
+	var carry uint64
+	s[0], carry = bits.Add64(s[0], x[0], 0)
+	s[1], carry = bits.Add64(s[1], x[1], carry)
+	s[2], carry = bits.Add64(s[2], x[2], carry)
+	s[3] += x[3] + carry
+}
+
 type decimalSums struct {
 	rows
 	at   []decimalSum
@@ -143,14 +159,18 @@ func (c *decimalSums) Bytes() int64    { return 32*int64(cap(c.at)) + int64(cap(
 func (c *decimalSums) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
 	for k, g := range groups {
-		x, s := v.Decimals[at(sel, k)], &c.at[g]
+		x := v.Decimals[at(sel, k)]
 		sign := uint64(x.HighBits() >> 63)
-		var carry uint64
-		s[0], carry = bits.Add64(s[0], x.LowBits(), 0)
-		s[1], carry = bits.Add64(s[1], uint64(x.HighBits()), carry)
-		s[2], carry = bits.Add64(s[2], sign, carry)
-		s[3] += sign + carry
+		c.at[g].add(decimalSum{x.LowBits(), uint64(x.HighBits()), sign, sign})
 		c.some[g] = true
+	}
+}
+
+func (c *decimalSums) Merge(groups []int32, other Column) {
+	o := other.(*decimalSums)
+	for k, g := range groups {
+		c.at[g].add(o.at[k])
+		c.some[g] = c.some[g] || o.some[k]
 	}
 }
 
@@ -184,6 +204,14 @@ func (c *floatSums) Add(groups, sel []int32, v column.Vector) {
 	for k, row := range sel {
 		c.at[groups[k]] += v.Floats[row]
 		c.some[groups[k]] = true
+	}
+}
+
+func (c *floatSums) Merge(groups []int32, other Column) {
+	o := other.(*floatSums)
+	for k, g := range groups {
+		c.at[g] += o.at[k]
+		c.some[g] = c.some[g] || o.some[k]
 	}
 }
 

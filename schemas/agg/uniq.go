@@ -152,6 +152,8 @@ func (c *uniqs) strings(groups, sel []int32, v column.Vector) {
 	}
 }
 
+func (c *uniqs) Merge(groups []int32, other Column) { c.merge(groups, &other.(*uniqs).hashSets) }
+
 func (c *uniqs) States(order []int32) []arrow.Array {
 	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
 }

@@ -105,9 +105,9 @@ type Config struct {
 	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes
 	// 16 KiB at least, and besides a bit for each row of a file that has duplicates.
 	DuplicateMemory int64
-	// Memory is how many bytes states may take, of all plans and workers together: 256 MiB. One half is for
-	// groups that are being folded, the other for states that wait to be inserted. Dates whose groups need
-	// more are inserted in parts, which ClickHouse merges; the result is the same. A worker has a block of
+	// Memory is how many bytes states may take, of all plans and workers together: 512 MiB. At most one
+	// half is for states that wait to be inserted, the rest for groups that are being folded. Dates whose groups
+	// need more are inserted in parts, which ClickHouse merges; the result is the same. A worker has a block of
 	// events and what becomes of it besides.
 	Memory int64
 

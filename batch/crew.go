@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"sync"
+
+	"watershed/schemas/view"
 )
 
 // A crew is the workers of a computation. Each computes dates of its own; who finds none left helps
@@ -71,6 +73,7 @@ func (c *crew) join() *pass {
 		for _, p := range c.open {
 			if p.rows >= c.share {
 				p.helpers++
+				p.reading++
 				return p
 			}
 		}
@@ -80,6 +83,37 @@ func (c *crew) join() *pass {
 		c.changed.Wait()
 	}
 	return nil
+}
+
+// meet hands a worker's folds over and waits until everybody has read what there was. Nobody joins a pass
+// of which nothing is left to read.
+func (c *crew) meet(ctx context.Context, p *pass, folds []*view.Fold) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, fold := range folds {
+		p.folds[i] = append(p.folds[i], fold)
+	}
+	p.reading--
+	c.changed.Broadcast()
+	for p.reading > 0 && !c.ended {
+		c.changed.Wait()
+	}
+	if p.reading > 0 {
+		return ctx.Err() // who failed has not handed anything over
+	}
+	return nil
+}
+
+// target takes the next target of a pass, whose folds are the caller's from then on; nil when all are taken.
+func (c *crew) target(p *pass) (target int, folds []*view.Fold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.last == 0 {
+		return 0, nil
+	}
+	p.last--
+	folds, p.folds[p.last] = p.folds[p.last], nil
+	return p.last, folds
 }
 
 // leave ends the help with a pass. An error is the pass's: what it has is not whole.

@@ -64,42 +64,28 @@ func (f *folder) do(ctx context.Context, j *job) error {
 }
 
 // compute computes slices of a date. The states of a slice usually come in one record, and it shares a
-// parcel with others. If they come in several, since the memory or the date was shared out, the slice is a
+// parcel with others. If they come in several, since the memory does not hold them all, the slice is a
 // large one, which ClickHouse merges.
 func (f *folder) compute(ctx context.Context, j *job, targets []*target, d *drops) error {
 	in, larges := f.c.insert, newLarges(f.c.insert, j, targets)
-	p, err := newPass(j, targets, j.date.files, d.rows.without, larges.add)
+	rest := func(ctx context.Context, i int, states arrow.Record, events int64) error {
+		t := targets[i]
+		s := schemas.Slice{Key: t.key.now, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(events), Duplicates: uint64(d.n) + j.date.compacted}
+		if !larges.has(i) {
+			return in.slice(ctx, j, t, s, states)
+		}
+		if states != nil {
+			if err := larges.add(ctx, i, states); err != nil {
+				return err
+			}
+		}
+		return larges.end(ctx, i, s)
+	}
+	p, err := newPass(j, targets, j.date.files, d.rows.without, sink{larges.add, rest})
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, p); err != nil {
-		return err
-	}
-	for i, t := range targets {
-		s := schemas.Slice{Key: t.key.now, Plan: t.plan.Hash, Date: j.date.day, Events: uint64(p.events[i]), Duplicates: uint64(d.n) + j.date.compacted}
-		if len(p.states[i]) > 1 || larges.has(i) {
-			for _, states := range p.states[i] {
-				if err := larges.add(ctx, i, states); err != nil {
-					return err
-				}
-			}
-			err = larges.end(ctx, i, s)
-		} else {
-			err = in.slice(ctx, j, t, s, only(p.states[i]))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// only is the one record of a list, nil of none.
-func only(states []arrow.Record) arrow.Record {
-	if len(states) == 0 {
-		return nil
-	}
-	return states[0]
+	return f.run(ctx, p)
 }
 
 // forAudit computes what an audit needs besides the slices: imports that the old side lacks,
@@ -141,26 +127,19 @@ func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []h
 	insert := func(ctx context.Context, i int, states arrow.Record) error {
 		return f.c.insert.extra(ctx, targets[i], states, func(s *schemas.AuditSpec) *[]uint64 { ids, _ := of(s); return ids })
 	}
-	p, err := newPass(j, targets, files, choose, insert)
+	rest := func(ctx context.Context, i int, states arrow.Record, n int64) error {
+		f.c.insert.audited(targets[i], func(s *schemas.AuditSpec) {
+			if _, events := of(s); events != nil {
+				*events += uint64(n)
+			}
+		})
+		return insert(ctx, i, states)
+	}
+	p, err := newPass(j, targets, files, choose, sink{insert, rest})
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, p); err != nil {
-		return err
-	}
-	for i, t := range targets {
-		for _, states := range p.states[i] {
-			if err := insert(ctx, i, states); err != nil {
-				return err
-			}
-		}
-		f.c.insert.audited(t, func(s *schemas.AuditSpec) {
-			if _, events := of(s); events != nil {
-				*events += uint64(p.events[i])
-			}
-		})
-	}
-	return nil
+	return f.run(ctx, p)
 }
 
 // inputs is the union of the fields that targets read; never empty, since a scan of no column

@@ -17,7 +17,7 @@ const (
 	insertsAtOnce = 2
 	insertRows    = 256 << 10 // groups that make an insert
 	insertSlices  = 384       // slices that make an insert
-	defaultMemory = 256 << 20 // bytes of states
+	defaultMemory = 512 << 20 // bytes of states
 )
 
 // An inserter gathers slices into inserts of useful size, counts what arrived, and registers
@@ -30,7 +30,6 @@ type inserter struct {
 	c       *computation
 	parcels map[parcelOf]*parcel // being filled
 	last    uint64               // number of the last parcel begun
-	bytes   int64                // of all parcels that are not inserted yet
 	dates   int
 }
 
@@ -150,7 +149,8 @@ func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full []*par
 	if n := rowsOf(states); n > 0 {
 		size := bytesOf(states)
 		x.parts = append(x.parts, schemas.SliceStates{Slice: x.first + x.n, States: states})
-		x.rows, x.bytes, in.bytes = x.rows+n, x.bytes+size, in.bytes+size
+		x.rows, x.bytes = x.rows+n, x.bytes+size
+		in.c.budget.waiting.Add(size)
 	}
 	if x.n++; x.rows >= insertRows || x.n >= insertSlices {
 		delete(in.parcels, parcelOf{x.plan.Hash, audit})
@@ -163,7 +163,7 @@ func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full []*par
 // for them. The caller has the lock.
 func (in *inserter) biggest() (full []*parcel) {
 	// What is under way counts too, but cannot be hurried; whoever sends waits for it.
-	for left := in.bytes; left > in.r.cfg.Memory/2; {
+	for left := in.c.budget.waiting.Load(); left > in.r.cfg.Memory/2; {
 		var of parcelOf
 		for k, y := range in.parcels {
 			if in.parcels[of] == nil || y.bytes > in.parcels[of].bytes {
@@ -271,9 +271,7 @@ func (in *inserter) release(x *parcel) {
 	for _, part := range x.parts {
 		part.States.Release()
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.bytes -= x.bytes
+	in.c.budget.waiting.Add(-x.bytes)
 }
 
 // sides puts a changed date on both sides of an audit.

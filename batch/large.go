@@ -12,8 +12,8 @@ import (
 	"watershed/schemas/view"
 )
 
-// A large slice is one whose states come in several records: there were more groups than the memory
-// holds, or several workers computed it. Its records go into ClickHouse as they come, into a parcel that it
+// A large slice is one whose states come in several records, since there were more groups than the memory
+// holds. Its records go into ClickHouse as they come, into a parcel that it
 // has alone, where a group may stand in several rows:
 //
 //  1. Each record is inserted. If we stop here, the parcel is garbage that nothing names, and its id is
@@ -85,7 +85,7 @@ func (in *inserter) part(ctx context.Context, l *large, states arrow.Record) err
 	in.mu.Lock()
 	l.left++
 	l.most, l.all, l.sum = max(l.most, n), l.all+n, l.sum+counted(l.target.plan, states)
-	in.bytes += x.bytes
+	in.c.budget.waiting.Add(x.bytes)
 	full := in.biggest()
 	in.mu.Unlock()
 	return in.send(ctx, append(full, x)...)

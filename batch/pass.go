@@ -10,6 +10,7 @@ import (
 
 	"watershed/batch/history"
 	"watershed/schemas/column"
+	"watershed/schemas/view"
 )
 
 const (
@@ -18,24 +19,37 @@ const (
 )
 
 // A pass is one reading of files, in which chosen rows are folded for some targets. One worker owns it;
-// others that have nothing else to do may join it, each with folds of its own.
+// others that have nothing else to do may join it, each with folds of its own. When all is read, the folds of
+// a target are merged, by one worker or another, while the others do the same for other targets.
 type pass struct {
 	j       *job
 	targets []*target
 	files   []history.File
 	choose  chooser
 	columns []string
-	early   func(ctx context.Context, target int, states arrow.Record) error // takes states that cannot wait for the end
+	sink    sink
 
 	// Guarded by the crew's mutex.
 	pieces  []piece
-	rows    int64 // of the pieces that are left
-	helpers int
-	err     error // of a helper
+	rows    int64          // of the pieces that are left
+	reading int            // workers that may still fold a piece
+	helpers int            // who are not the owner
+	err     error          // of a helper
+	folds   [][]*view.Fold // by target: what the workers had when all was read
+	last    int            // targets whose folds are not merged yet, or not taken for it: those below
 
-	mu     sync.Mutex       // guards what follows
-	events []int64          // folded, by target
-	states [][]arrow.Record // by target: what each worker had at its end
+	mu     sync.Mutex // guards what follows
+	events []int64    // folded, by target
+	early  []bool     // targets of which states were sent off early
+}
+
+// A sink takes the states of a pass. Several workers call it at once.
+type sink struct {
+	// early takes states of a target that cannot wait for the end.
+	early func(ctx context.Context, target int, states arrow.Record) error
+	// rest takes what else there is, once for each target: nil if it is nothing, and how many events the
+	// target has folded in all.
+	rest func(ctx context.Context, target int, states arrow.Record, events int64) error
 }
 
 // A piece is row groups of a file that one worker reads in one go.
@@ -48,9 +62,9 @@ type piece struct {
 // and counted from there; nil for all.
 type chooser func(file, from, n int) []int32
 
-func newPass(j *job, targets []*target, files []history.File, choose chooser, early func(context.Context, int, arrow.Record) error) (*pass, error) {
-	p := &pass{j: j, targets: targets, files: files, choose: choose, columns: inputs(targets), early: early,
-		events: make([]int64, len(targets)), states: make([][]arrow.Record, len(targets))}
+func newPass(j *job, targets []*target, files []history.File, choose chooser, to sink) (*pass, error) {
+	p := &pass{j: j, targets: targets, files: files, choose: choose, columns: inputs(targets), sink: to,
+		reading: 1, folds: make([][]*view.Fold, len(targets)), last: len(targets), events: make([]int64, len(targets)), early: make([]bool, len(targets))}
 	for i, file := range files {
 		p.rows += file.Rows
 		if file.Rows <= splitRows {
@@ -82,22 +96,43 @@ func (f *folder) run(ctx context.Context, p *pass) error {
 	return f.c.crew.wait(ctx, p)
 }
 
-// work takes pieces of a pass until none is left, and leaves its states there.
+// work takes pieces of a pass until none is left, and then targets, whose folds it merges.
 func (f *folder) work(ctx context.Context, p *pass) error {
 	for x, ok := f.c.crew.take(p); ok; x, ok = f.c.crew.take(p) {
 		if err := f.read(ctx, p, x); err != nil {
 			return err
 		}
 	}
-	for i := range p.targets {
-		if states := f.flush(p, i); states != nil {
-			p.mu.Lock()
-			p.states[i] = append(p.states[i], states)
-			p.mu.Unlock()
+	folds := make([]*view.Fold, len(p.targets))
+	for i, t := range p.targets {
+		folds[i] = f.fold(t.plan)
+		delete(f.folds, t.plan.Hash)
+	}
+	if err := f.c.crew.meet(ctx, p, folds); err != nil {
+		return err
+	}
+	for i, folds := f.c.crew.target(p); folds != nil; i, folds = f.c.crew.target(p) {
+		if err := f.finish(ctx, p, i, folds); err != nil {
+			return err
 		}
 	}
 	f.c.budget.set(&f.held, f.bytes())
 	return nil
+}
+
+// finish sends off what there is of a target when all is read. Of the folds one is kept.
+func (f *folder) finish(ctx context.Context, p *pass, target int, folds []*view.Fold) error {
+	watch, fold := startWatch(), folds[0]
+	for _, other := range folds[1:] {
+		fold.Merge(other)
+	}
+	watch.lap(&f.phases.Merge)
+	f.folds[p.targets[target].plan.Hash] = fold
+	states := f.flush(p, target)
+	p.mu.Lock()
+	events := p.events[target]
+	p.mu.Unlock()
+	return p.sink.rest(ctx, target, states, events)
 }
 
 // read folds a piece.
@@ -130,12 +165,7 @@ func (f *folder) read(ctx context.Context, p *pass, x piece) error {
 // those of this one their share of it or more.
 func (f *folder) shrink(ctx context.Context, p *pass) error {
 	for f.c.budget.set(&f.held, f.bytes()) {
-		big := ""
-		for hash, fold := range f.folds {
-			if big == "" || fold.Bytes() > f.folds[big].Bytes() {
-				big = hash
-			}
-		}
+		big := f.victim(p)
 		if big == "" {
 			return nil
 		}
@@ -143,16 +173,37 @@ func (f *folder) shrink(ctx context.Context, p *pass) error {
 		var states arrow.Record
 		if at >= 0 {
 			states = f.flush(p, at)
+			p.mu.Lock()
+			p.early[at] = true
+			p.mu.Unlock()
 		}
 		delete(f.folds, big) // a flushed fold keeps its memory
 		f.c.budget.set(&f.held, f.bytes())
 		if states != nil {
-			if err := p.early(ctx, at, states); err != nil {
+			if err := p.sink.early(ctx, at, states); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// victim is the plan whose fold gives its memory back: the biggest one, but half as big a one is preferred
+// that is of no use here, or whose states come in several records anyhow. Empty: there is none.
+func (f *folder) victim(p *pass) (hash string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most := int64(0)
+	for of, fold := range f.folds {
+		size := fold.Bytes()
+		if at := slices.IndexFunc(p.targets, func(t *target) bool { return t.plan.Hash == of }); at < 0 || p.early[at] {
+			size *= 2
+		}
+		if hash == "" || size > most {
+			hash, most = of, size
+		}
+	}
+	return hash
 }
 
 // flush returns the states that the worker has of a target; nil if there are none.

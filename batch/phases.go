@@ -11,6 +11,7 @@ type Phases struct {
 	Read       float64 `json:"read"`       // reading and decoding of what is folded
 	Duplicates float64 `json:"duplicates"` // the search for duplicates, with all that it reads
 	Fold       float64 `json:"fold"`
+	Merge      float64 `json:"merge"`  // of the folds of workers that shared a date
 	Encode     float64 `json:"encode"` // of folds as states
 	Insert     float64 `json:"insert"` // until ClickHouse has the states, has counted them, and knows the slices
 }
@@ -19,6 +20,7 @@ func (p *Phases) add(q Phases) {
 	p.Read += q.Read
 	p.Duplicates += q.Duplicates
 	p.Fold += q.Fold
+	p.Merge += q.Merge
 	p.Encode += q.Encode
 	p.Insert += q.Insert
 }
@@ -37,7 +39,7 @@ func (w *stopwatch) lap(phase *float64) {
 
 // String is the phases in words, in seconds.
 func (p Phases) String() string {
-	return fmt.Sprintf("read %.2f, duplicates %.2f, fold %.2f, encode %.2f, insert %.2f", p.Read, p.Duplicates, p.Fold, p.Encode, p.Insert)
+	return fmt.Sprintf("read %.2f, duplicates %.2f, fold %.2f, merge %.2f, encode %.2f, insert %.2f", p.Read, p.Duplicates, p.Fold, p.Merge, p.Encode, p.Insert)
 }
 
 // Steps is how long each step of the run took, in words, in seconds.

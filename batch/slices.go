@@ -259,7 +259,7 @@ type computation struct {
 	w       *work
 	insert  *inserter
 	crew    *crew
-	budget  budget // of the folds: the other half of the memory is for states that wait to be inserted
+	budget  budget
 	jobs    int
 	results []result
 }
@@ -272,7 +272,7 @@ type result struct {
 
 func newComputation(r *run, w *work, jobs int) *computation {
 	c := &computation{r: r, w: w, jobs: jobs, insert: newInserter(r), crew: newCrew(r.cfg.Workers, r.cfg.share)}
-	c.budget.limit, c.budget.workers = r.cfg.Memory/2, int64(r.cfg.Workers)
+	c.budget.limit, c.budget.workers = r.cfg.Memory, int64(r.cfg.Workers)
 	c.insert.c = c
 	return c
 }

@@ -105,7 +105,7 @@ type Config struct {
 	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes
 	// 16 KiB at least, and besides a bit for each row of a file that has duplicates.
 	DuplicateMemory int64
-	// Memory is how many bytes states may take, of all plans and workers together: 512 MiB. At most one
+	// Memory is how many bytes states may take, of all plans and workers together: 384 MiB. At most one
 	// half is for states that wait to be inserted, the rest for groups that are being folded. Dates whose groups
 	// need more are inserted in parts, which ClickHouse merges; the result is the same. A worker has a block of
 	// events and what becomes of it besides.

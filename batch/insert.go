@@ -17,7 +17,7 @@ const (
 	insertsAtOnce = 2
 	insertRows    = 256 << 10 // groups that make an insert
 	insertSlices  = 384       // slices that make an insert
-	defaultMemory = 512 << 20 // bytes of states
+	defaultMemory = 384 << 20 // bytes of states
 )
 
 // An inserter gathers slices into inserts of useful size, counts what arrived, and registers
@@ -152,7 +152,11 @@ func (in *inserter) add(x *parcel, audit bool, states arrow.Record) (full []*par
 		x.rows, x.bytes = x.rows+n, x.bytes+size
 		in.c.budget.waiting.Add(size)
 	}
-	if x.n++; x.rows >= insertRows || x.n >= insertSlices {
+	rows := int64(insertRows)
+	if in.dates == in.c.jobs { // the last dates are under way: what is not thin had better go now than when all is folded
+		rows = thinGroupsBelow
+	}
+	if x.n++; x.rows >= rows || x.n >= insertSlices {
 		delete(in.parcels, parcelOf{x.plan.Hash, audit})
 		full = append(full, x)
 	}

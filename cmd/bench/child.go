@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"time"
@@ -140,6 +141,7 @@ func compute(ctx context.Context, t task) (out outcome, err error) {
 		return out, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	debug.SetMemoryLimit(640 << 20) // as `watershed batch` does
 	began := time.Now()
 	done, err := batch.Run(ctx, log, db, batch.Config{
 		History: t.History, App: app, Rebuild: t.Rebuild, Wait: patience, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),

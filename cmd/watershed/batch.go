@@ -42,6 +42,7 @@ one runs with --gate off.`,
 			if replace && !rebuild {
 				return usage("--replace goes with --rebuild")
 			}
+			a.preferMemory(a.cfg.BatchMemory + besidesStates)
 			cfg := a.cfg.batch()
 			cfg.Rebuild, cfg.Replace, cfg.AcceptHistory, cfg.Wait = rebuild, replace, accept, wait
 			if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {

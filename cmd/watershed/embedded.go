@@ -31,6 +31,8 @@ type embedded struct {
 const (
 	laptopMemory = 384 << 20 // with the embedded engines
 	workerMemory = 448 << 20 // of `speed`, which has two windows of duplicates while a view catches up
+
+	besidesStates = 256 << 20 // of `batch`, besides its memory for states
 )
 
 func (a *app) preferMemory(bytes int64) {

@@ -49,7 +49,7 @@ func (t *tuning) register(f *pflag.FlagSet) {
 	f.IntVar(&t.HorizonRows, "horizon-rows", 3<<20, "most `events` that are remembered for that, 32 to 64 bytes each")
 	f.DurationVar(&t.FlushEvery, "flush-every", 100*time.Millisecond, "how long events wait until they show, at least")
 	f.Var(&t.Retention, "retention", "how long files of history stay that compaction or repair has replaced")
-	f.Int64Var(&t.BatchMemory, "batch-memory", 512<<20, "`bytes` of states that a batch keeps until they are inserted")
+	f.Int64Var(&t.BatchMemory, "batch-memory", 384<<20, "`bytes` of states that a batch keeps until they are inserted")
 	f.Int64Var(&t.DuplicateMemory, "duplicate-memory", 256<<20, "`bytes` in which a batch finds duplicates; dates that need more are read several times")
 	f.Var(&t.Gate, "gate", "`drift` above which a build does not go live: off, an amount like 0 or 250, or a share like 0.5%")
 	f.Int64Var(&t.CompactBytes, "compact-bytes", 4<<30, "`bytes` of history's small files that are brought together after each batch, at most; 0: none are")

@@ -113,10 +113,7 @@ func floatCodes(v column.Vector) []int32 {
 	return codes
 }
 
-type quantileColumn struct {
-	sketches
-	data int // bytes of the states written last
-}
+type quantileColumn struct{ sketches }
 
 func (c *quantileColumn) Grow(groups int) { c.at = grown(c.at, groups) }
 func (c *quantileColumn) Reset()          { c.reset() }
@@ -143,5 +140,5 @@ func (c *quantileColumn) Merge(groups []int32, other Column) {
 }
 
 func (c *quantileColumn) States(order []int32) []arrow.Array {
-	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
+	return []arrow.Array{encoded(order, c.room, c.append)}
 }

@@ -13,20 +13,28 @@ const together = 64
 
 // encoded is the array of what write appends for each group. room is the most bytes that it
 // appends for some groups: it looks at all of them one behind the other, and the processor
-// fetches them side by side, where write would wait for each. size is what it came to last
-// time and comes to now: states are large, and are not to be copied as a buffer grows.
-func encoded(order []int32, size *int, room func(groups []int32) int, write func(b []byte, g int32) []byte) arrow.Array {
-	offsets, data := make([]int32, 1, len(order)+1), make([]byte, 0, *size+*size/16)
+// fetches them side by side, where write would wait for each. By how much of it the first groups
+// use, the rest is made room for: states are large, and are not to be copied as a buffer grows.
+func encoded(order []int32, room func(groups []int32) int, write func(b []byte, g int32) []byte) arrow.Array {
+	offsets, data, used := make([]int32, 1, len(order)+1), []byte(nil), 0
 	for len(order) > 0 {
 		groups := order[:min(together, len(order))]
+		need := room(groups)
+		if cap(data)-len(data) < need {
+			more := need
+			if used > 0 {
+				share := float64(len(data)) / float64(used)
+				more += int(share * float64(room(order)) * 17 / 16)
+			}
+			data = append(make([]byte, 0, len(data)+more), data...)
+		}
 		order = order[len(groups):]
-		data = slices.Grow(data, room(groups))
+		used += need
 		for _, g := range groups {
 			data = write(data, g)
 			offsets = addOffset(offsets, len(data))
 		}
 	}
-	*size = len(data)
 	return column.Binary(arrow.BinaryTypes.Binary, offsets, slices.Clip(data), nil)
 }
 

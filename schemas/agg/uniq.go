@@ -110,7 +110,6 @@ type uniqs struct {
 	dict   *column.Dict
 	hashes []uint64 // of dict's entries; known has bit 32 set
 	buf    []byte
-	data   int // bytes of the states written last
 }
 
 func (c *uniqs) Grow(groups int) { c.of = grown(c.of, groups) }
@@ -155,5 +154,5 @@ func (c *uniqs) strings(groups, sel []int32, v column.Vector) {
 func (c *uniqs) Merge(groups []int32, other Column) { c.merge(groups, &other.(*uniqs).hashSets) }
 
 func (c *uniqs) States(order []int32) []arrow.Array {
-	return []arrow.Array{encoded(order, &c.data, c.room, c.append)}
+	return []arrow.Array{encoded(order, c.room, c.append)}
 }

@@ -28,8 +28,11 @@ done
 run() { # DIR BINARY TARGET
 	local log=$WORK/${1//\//_}.$3.log
 	cd "$ROOT/$1" || return 1
+	# A worker that is slow when the time is up makes Go say "context deadline exceeded", which is no finding:
+	# those name an input (go.dev/issue/48157).
 	if GOMEMLIMIT=1GiB "$2" -test.run='^$' -test.fuzz="^$3\$" -test.fuzztime="$FUZZTIME" -test.parallel=1 \
-		-test.fuzzminimizetime=5s -test.fuzzcachedir="$CACHE/watershed/$1" >"$log" 2>&1; then
+		-test.fuzzminimizetime=5s -test.fuzzcachedir="$CACHE/watershed/$1" >"$log" 2>&1 ||
+		{ grep -q '^    context deadline exceeded$' "$log" && ! grep -qE 'Failing input|panic:|fatal error:' "$log"; }; then
 		printf 'ok    %-18s %-16s %s\n' "$1" "$3" "$(grep -oE 'execs: [0-9]+' "$log" | tail -1)"
 	else
 		printf 'FAIL  %-18s %s\n' "$1" "$3"

@@ -99,13 +99,17 @@ type remedy struct {
 	Problem string           `json:"problem"`
 	Action  string           `json:"action"`
 	Done    bool             `json:"done"`
-	Lost    map[string]int64 `json:"lost,omitempty"` // events that are gone, by date
+	Lost    map[string]int64 `json:"lost,omitempty"`         // events that are gone, by date
+	Unknown bool             `json:"lost_unknown,omitempty"` // events are gone, and nobody knows how many
 	Import  string           `json:"import,omitempty"`
 }
 
+// lossy tells whether events are gone for good.
+func (m *remedy) lossy() bool { return len(m.Lost) > 0 || m.Unknown }
+
 func (r *repaired) left() (n int) {
 	for _, f := range r.Found {
-		if !f.Done || len(f.Lost) > 0 {
+		if !f.Done || f.lossy() {
 			n++
 		}
 	}
@@ -218,16 +222,6 @@ func (r *repair) history(ctx context.Context, same bool) error {
 
 // tables begins tables again that are gone wholly: with all that the log has of their types.
 func (r *repair) tables(ctx context.Context, w *whereabouts) error {
-	var front schemas.Position // of the other types
-	for _, p := range w.positions {
-		if !p.plan && p.at.Seq > front.Seq {
-			front = p.at
-		}
-	}
-	lost, err := history.LostTables(ctx, r.a.cfg.History, r.a.appID(), front, archiverSource(r.e.log))
-	if err != nil || len(lost) == 0 {
-		return err
-	}
 	oldest, _, err := r.e.log.OldestCut(ctx)
 	if err != nil {
 		return err
@@ -236,24 +230,35 @@ func (r *repair) tables(ctx context.Context, w *whereabouts) error {
 	if err != nil {
 		return err
 	}
-	at := oldest.Position // what lies before is trimmed
+	begins := oldest.Position // of the log: what lies before is trimmed
 	whole := info.First <= 1
 	if whole {
-		at = schemas.Position{}
+		begins = schemas.Position{}
+	}
+	front := begins // of the other types; if there are none, they were archived up to where the log was trimmed
+	for _, p := range w.positions {
+		if !p.plan && p.at.Seq > front.Seq {
+			front = p.at
+		}
+	}
+	lost, err := history.LostTables(ctx, r.a.cfg.History, r.a.appID(), front, archiverSource(r.e.log))
+	if err != nil {
+		return err
 	}
 	for _, ev := range lost {
 		dir := filepath.Join(r.a.cfg.History, ev.Name)
 		m := remedy{Part: "history", Problem: fmt.Sprintf("%s: %s is gone, with all its events", ev.Name, dir),
 			Action: "begun again: the archiver brings back what the log has, which is whole; imports must be made again"}
 		if !whole {
-			m.Action = fmt.Sprintf("take the directory back from a backup, or give up by accepting the loss what came before position %d; the log has the rest", at.Seq)
+			m.Action = fmt.Sprintf("take the directory back from a backup, or give up by accepting the loss what came before position %d; the log has the rest", begins.Seq)
 		}
 		if (whole || r.opts.AcceptLoss) && !r.opts.DryRun {
-			if err := history.BeginLost(ctx, r.a.cfg.History, r.a.appID(), ev, at); err != nil {
+			if err := history.BeginLost(ctx, r.a.cfg.History, r.a.appID(), ev, begins); err != nil {
 				return err
 			}
 			if m.Done = true; !whole {
-				m.Action = fmt.Sprintf("begun again at position %d: what came before and its imports are gone, and nobody knows how much that is", at.Seq)
+				m.Unknown = true
+				m.Action = fmt.Sprintf("begun again at position %d: what came before and its imports are gone, and nobody knows how much that is", begins.Seq)
 			}
 		}
 		r.report.Found = append(r.report.Found, m)
@@ -388,7 +393,7 @@ func (r *repair) print() {
 	for _, f := range r.report.Found {
 		state := "left"
 		switch {
-		case len(f.Lost) > 0:
+		case f.lossy():
 			state = "lost"
 		case f.Done:
 			state = "healed"

@@ -46,6 +46,12 @@ type Func interface {
 	ResultType() string
 }
 
+// A Rounded measure is one whose finished value depends on the order of additions: it is within Tolerance,
+// times what MagnitudesSQL is over stored states, of any other order's. Empty: it does not depend on it.
+type Rounded interface {
+	MagnitudesSQL(cols []string) string
+}
+
 // A StateColumn is one column of a measure's state.
 type StateColumn struct {
 	Name       string         // the measure's name, for avg with a suffix

@@ -2,34 +2,42 @@ package agg
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
 
 	"watershed/schemas/column"
 )
 
-// avg is the mean: the state is the sum, as sum keeps it, and the number of values, in two
-// columns; the finished value is their quotient in float64, null over nothing.
+// avg is the mean: the state is the sum and the number of values, in two columns, and of float64 the sum
+// of magnitudes, as sum keeps it, in a third; the finished value is a quotient in float64, null over nothing.
 type avg struct {
 	same
 	sum sum
 }
 
 func (avg) Name() string   { return "avg" }
-func (avg) Version() int   { return 1 }
+func (f avg) Version() int { return f.sum.Version() }
 func (avg) Additive() bool { return false }
 
 func (f avg) Columns(name string) []StateColumn {
-	return append(f.sum.Columns(name+"__sum"),
-		StateColumn{name + "__n", "SimpleAggregateFunction(sum, UInt64)", arrow.PrimitiveTypes.Uint64, false})
+	return append([]StateColumn{f.sum.Columns(name + "__sum")[0], {name + "__n", "SimpleAggregateFunction(sum, UInt64)", arrow.PrimitiveTypes.Uint64, false}},
+		f.sum.magnitudes(name)...)
 }
 
 func (f avg) StateSQL(arg string, nullable bool) []string {
-	return append(f.sum.StateSQL(arg, nullable), "count("+arg+")")
+	return append([]string{f.sum.RawSQL(arg, nullable), "count(" + arg + ")"}, f.sum.magnitudesSQL(arg)...)
 }
 
-func (avg) MergeSQL(cols []string) []string {
-	return []string{"sum(" + cols[0] + ")", "sum(" + cols[1] + ")"}
+func (avg) MergeSQL(cols []string) []string { return merged(cols) }
+
+// MagnitudesSQL is that of the sum over the number of values.
+func (f avg) MagnitudesSQL(cols []string) string {
+	of := magnitudesOf(f.sum, cols)
+	if of == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s / greatest(sum(%s), 1)", of, cols[1])
 }
 
 func (avg) FinishSQL(cols []string) string {
@@ -71,5 +79,6 @@ func (c *avgs) Merge(groups []int32, other Column) {
 }
 
 func (c *avgs) States(order []int32) []arrow.Array {
-	return append(c.sum.States(order), counters(order, c.n))
+	states := c.sum.States(order)
+	return slices.Insert(states, 1, counters(order, c.n))
 }

@@ -13,13 +13,22 @@ import (
 // sum adds numbers: int64 in 128 bits and decimal(p,s) in 256, which cannot wrap in any
 // number of rows that fit a disk; float64 in float64, which may overflow to infinity. The sum
 // of nothing is null.
+//
+// A sum of float64 depends on the order of its additions, by how much the sum itself does not tell: where
+// values cancel, what is left may be all rounding. So its state has Σ|x| beside it, in a column that no
+// finished value shows: in whatever order and grouping, the sum is within Tolerance·Σ|x| of the true one's.
 type sum struct {
 	same
 	arg schemas.Type
 }
 
-func (sum) Name() string   { return "sum" }
-func (sum) Version() int   { return 1 }
+func (sum) Name() string { return "sum" }
+func (f sum) Version() int {
+	if f.arg.Kind == schemas.Float64 {
+		return 2 // has magnitudes
+	}
+	return 1
+}
 func (sum) Additive() bool { return false }
 
 // wideType is the type of the sum, without Nullable.
@@ -43,14 +52,52 @@ func (f sum) Columns(name string) []StateColumn {
 	default:
 		col.Arrow = arrow.PrimitiveTypes.Float64
 	}
-	return []StateColumn{col}
+	return append([]StateColumn{col}, f.magnitudes(name)...)
 }
 
-func (f sum) StateSQL(arg string, nullable bool) []string { return []string{f.RawSQL(arg, nullable)} }
-func (sum) MergeSQL(cols []string) []string               { return []string{"sum(" + cols[0] + ")"} }
-func (sum) FinishSQL(cols []string) string                { return "sum(" + cols[0] + ")" }
-func (f sum) RawSQL(arg string, _ bool) string            { return "sum(" + wide(arg, f.wideType()) + ")" }
-func (f sum) ResultType() string                          { return "Nullable(" + f.wideType() + ")" }
+// magnitudes is the column of Σ|x|, of float64 alone.
+func (f sum) magnitudes(name string) []StateColumn {
+	if f.arg.Kind != schemas.Float64 {
+		return nil
+	}
+	return []StateColumn{{name + "__abs", "SimpleAggregateFunction(sum, Float64)", arrow.PrimitiveTypes.Float64, false}}
+}
+
+func (f sum) StateSQL(arg string, nullable bool) []string {
+	return append([]string{f.RawSQL(arg, nullable)}, f.magnitudesSQL(arg)...)
+}
+
+func (f sum) magnitudesSQL(arg string) []string {
+	if f.arg.Kind != schemas.Float64 {
+		return nil
+	}
+	return []string{"ifNull(sum(abs(" + wide(arg, "Float64") + ")), 0.)"}
+}
+
+func (sum) MergeSQL(cols []string) []string { return merged(cols) }
+
+// merged adds up columns.
+func merged(cols []string) []string {
+	out := make([]string, len(cols))
+	for i, c := range cols {
+		out[i] = "sum(" + c + ")"
+	}
+	return out
+}
+
+func (f sum) MagnitudesSQL(cols []string) string { return magnitudesOf(f, cols) }
+
+// magnitudesOf is Σ|x| over stored states, whose last column it is; empty if they have none.
+func magnitudesOf(f sum, cols []string) string {
+	if f.arg.Kind != schemas.Float64 {
+		return ""
+	}
+	return "sum(" + cols[len(cols)-1] + ")"
+}
+
+func (sum) FinishSQL(cols []string) string     { return "sum(" + cols[0] + ")" }
+func (f sum) RawSQL(arg string, _ bool) string { return "sum(" + wide(arg, f.wideType()) + ")" }
+func (f sum) ResultType() string               { return "Nullable(" + f.wideType() + ")" }
 
 func (f sum) New() Column {
 	switch {
@@ -180,41 +227,4 @@ func (c *decimalSums) States(order []int32) []arrow.Array {
 		out = append(out, c.at[g][:]...)
 	}
 	return wideArray(32, out, gather(order, c.some))
-}
-
-type floatSums struct {
-	rows
-	at   []float64
-	some []bool
-}
-
-func (c *floatSums) Grow(groups int) { c.at, c.some = grown(c.at, groups), grown(c.some, groups) }
-func (c *floatSums) Reset()          { c.at, c.some = c.at[:0], c.some[:0] }
-func (c *floatSums) Bytes() int64    { return 8*int64(cap(c.at)) + int64(cap(c.some)) + c.bytes() }
-
-func (c *floatSums) Add(groups, sel []int32, v column.Vector) {
-	groups, sel = c.pick(groups, sel, v.Valid)
-	if sel == nil {
-		for k, x := range v.Floats[:len(groups)] {
-			c.at[groups[k]] += x
-			c.some[groups[k]] = true
-		}
-		return
-	}
-	for k, row := range sel {
-		c.at[groups[k]] += v.Floats[row]
-		c.some[groups[k]] = true
-	}
-}
-
-func (c *floatSums) Merge(groups []int32, other Column) {
-	o := other.(*floatSums)
-	for k, g := range groups {
-		c.at[g] += o.at[k]
-		c.some[g] = c.some[g] || o.some[k]
-	}
-}
-
-func (c *floatSums) States(order []int32) []arrow.Array {
-	return []arrow.Array{column.Fixed(arrow.PrimitiveTypes.Float64, len(order), arrow.GetBytes(gather(order, c.at)), gather(order, c.some))}
 }

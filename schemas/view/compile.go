@@ -162,7 +162,7 @@ func (c *compiler) columns() {
 		for _, col := range m.Columns {
 			take(col.Name, m.Name, pos)
 		}
-		if len(m.Columns) > 1 { // the finished value's own name
+		if m.Columns[0].Name != m.Name { // the finished value's own name
 			take(m.Name, m.Name, pos)
 		}
 	}

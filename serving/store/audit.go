@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"watershed/schemas"
+	"watershed/schemas/agg"
 	"watershed/schemas/view"
 )
 
@@ -25,8 +26,9 @@ const worstGroups = 10
 //   - Any other measure must be equal in a group where nothing was removed; where something
 //     was, a difference is explained. (How far a duplicate moves a maximum or a quantile cannot
 //     be told from states; the group's counts still bound how many there were.)
-//   - Sums and means of float64 are equal within 1e-9 of the sum of the stored sums' magnitudes:
-//     a lower bound of Σ|x|, and so stricter than what sums promise.
+//   - Sums and means of float64 are equal within agg.Tolerance of the group's Σ|x| (of a mean, over its n),
+//     which their states carry: orders of addition cannot differ by more, and so an error of a sum escapes
+//     if it is smaller than a billionth of Σ|x|. A sum that has overflowed compares with nothing.
 //
 // A group is as bad as its worst measure.
 //
@@ -180,14 +182,12 @@ func comparisonSQL(l *layout, sides []string) string {
 
 // scaleSQL is what differences of a float sum are held against; 0 where equal means equal.
 func scaleSQL(m view.Measure, cols []string) string {
-	if !strings.Contains(m.Columns[0].ClickHouse, "SimpleAggregateFunction(sum, Nullable(Float64))") {
-		return "0."
+	if f, ok := m.Func.(agg.Rounded); ok {
+		if scale := f.MagnitudesSQL(cols); scale != "" {
+			return scale
+		}
 	}
-	scale := "ifNull(sum(abs(" + cols[0] + ")), 0.)"
-	if len(cols) > 1 { // a mean: over its count
-		scale += " / greatest(sum(" + cols[1] + "), 1)"
-	}
-	return scale
+	return "0."
 }
 
 // on is a measure's value on one side of a group; of a count, 0 if the side has nothing.
@@ -221,8 +221,9 @@ func verdictSQL(m view.Measure, c *view.Measure) string {
 	same := fmt.Sprintf("(isNull(%[1]s) AND isNull(%[2]s)) OR ifNull(%[1]s = %[2]s, false)", a, b)
 	drift, share := "1.", "1."
 	if isNumber(m.Func.ResultType()) {
-		same += fmt.Sprintf(" OR ifNull(abs(toFloat64(%s) - toFloat64(%s)) <= 1e-9 * max(%s), false) AND max(%[3]s) > 0",
-			a, b, quote("_scale_"+m.Name))
+		// Infinities differ by what is not a number: not more than the tolerance, which is infinite then.
+		same += fmt.Sprintf(" OR ifNull(NOT abs(toFloat64(%s) - toFloat64(%s)) > %g * max(%s), false) AND max(%[4]s) > 0",
+			a, b, agg.Tolerance, quote("_scale_"+m.Name))
 		drift = fmt.Sprintf("abs(ifNull(toFloat64(%s), 0.) - ifNull(toFloat64(%s), 0.))", a, b)
 		larger := fmt.Sprintf("greatest(abs(ifNull(toFloat64(%s), 0.)), abs(ifNull(toFloat64(%s), 0.)))", a, b)
 		share = fmt.Sprintf("if(%[1]s > 0, %[2]s / %[1]s, 0.)", larger, drift)

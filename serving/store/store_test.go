@@ -143,6 +143,7 @@ func measures() []measure {
 		{"dearest", "max", decimalType, nil, "price"},
 		{"all_ok", "min", kind(schemas.Bool), nil, "ok"},
 		{"mean", "avg", kind(schemas.Int64), nil, "n"},
+		{"heft", "avg", kind(schemas.Float64), nil, "x"},
 		{"words", "uniq", kind(schemas.String), nil, "word"},
 		{"spread", "quantiles", kind(schemas.Float64), []float64{0.5, 0.9}, "x"},
 	}

@@ -25,8 +25,10 @@ func (d *document) event(entries []entry) {
 			time, _ = d.text(e, "time")
 		case "fields":
 			d.fields(ev, e)
+		case "unknown_fields":
+			d.strictness(ev, e)
 		default:
-			d.unknownKey(e, "event", "id", "time", "fields")
+			d.unknownKey(e, "event", "id", "time", "fields", "unknown_fields")
 		}
 	}
 	d.missing(ev.Pos, "the event", entries, "id", "time", "fields")
@@ -34,6 +36,18 @@ func (d *document) event(entries []entry) {
 	d.role(ev, id, "id", "a string or an int64", String, Int64)
 	d.role(ev, time, "time", "a timestamp", Timestamp)
 	d.set.Events = append(d.set.Events, ev)
+}
+
+// strictness reads what becomes of an event with fields that are not declared.
+func (d *document) strictness(ev *Event, e entry) {
+	x, ok := d.text(e, "unknown_fields")
+	switch {
+	case !ok:
+	case x.Text == "ignore":
+		ev.IgnoreUnknown = true
+	case x.Text != "error":
+		d.fail(x.Pos, suggest(x.Text, []string{"error", "ignore"}, "it may be "), "unknown_fields is either error or ignore, not %s", x.Text)
+	}
 }
 
 // role checks the field that is an event's id or time.

@@ -28,7 +28,12 @@ type Event struct {
 	ID     string  `json:"id"`   // the field that identifies an event; a string or int64
 	Time   string  `json:"time"` // the field that is the event time; a timestamp
 	Fields []Field `json:"fields"`
-	Pos    Pos     `json:"-"`
+
+	// IgnoreUnknown means that fields which are not declared are passed by; else an event that has
+	// one does not fit.
+	IgnoreUnknown bool `json:"ignoreUnknown,omitempty"`
+
+	Pos Pos `json:"-"`
 }
 
 // A Field is one declared field of an event.

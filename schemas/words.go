@@ -55,6 +55,8 @@ type Reject struct {
 	Time    time.Time // the log's timestamp
 	Reason  string    // with the field's name where one is at fault
 	Payload []byte    // the original bytes
+	// Header is the headers that say how Payload is read; nil: JSON events, one per line.
+	Header map[string]string
 }
 
 // A slice's id is the term of the batch that computed it, the number of the parcel that it was

@@ -72,6 +72,7 @@ type Decoder struct {
 	index  map[string]int // column by field name, for keys that do not come in the usual order
 	first  int            // the field that came first last time
 	time   int            // the column of the event time
+	id     int            // that of the id
 
 	rows    int
 	bytes   int
@@ -83,16 +84,23 @@ type Decoder struct {
 	to      int64 // latest
 	line    uint64
 	scratch []byte // unescaped text
+	unknown []byte // name of the field being ignored
+
+	envelopes attributes // of the CloudEvent at hand
 }
 
 // New returns a Decoder for events declared by ev, which must be valid.
 func New(ev *schemas.Event, limits Limits) *Decoder {
 	d := &Decoder{event: ev, limits: limits.withDefaults(), index: make(map[string]int, len(ev.Fields))}
+	d.envelopes.seen = make(map[string]bool)
 	for i, f := range ev.Fields {
 		d.cols = append(d.cols, newColumn(f, (i+1)%len(ev.Fields)))
 		d.index[f.Name] = i
 		if f.Name == ev.Time {
 			d.time = i
+		}
+		if f.Name == ev.ID {
+			d.id = i
 		}
 	}
 	return d
@@ -105,19 +113,39 @@ func (d *Decoder) Rows() int { return d.rows }
 // passes 1 GiB.
 func (d *Decoder) Bytes() int { return d.bytes }
 
-// Append appends the events of one message that fit, and returns the others in their order.
-// seq and at are the message's stream sequence and log timestamp (for an import 0 and the time
-// that the event times are held against). A message without any event, or one that is too
-// large, comes back as one Reject of Row -1. The payloads of Rejects are parts of payload.
+// Append is AppendAs for NDJSON.
 func (d *Decoder) Append(payload []byte, seq uint64, at time.Time) []schemas.Reject {
+	return d.AppendAs(Format{}, payload, seq, at)
+}
+
+// AppendAs appends the events of one message that fit, and returns the others in their order.
+// seq and at are the message's stream sequence and log timestamp (for an import 0 and the time
+// that the event times are held against). A message without any event, one that is too large,
+// and one whose events cannot be told apart come back as one Reject of Row -1; nothing of it is
+// appended. The payloads of Rejects are parts of payload, or JSON if it is Arrow; their headers
+// say how to read them.
+func (d *Decoder) AppendAs(f Format, payload []byte, seq uint64, at time.Time) []schemas.Reject {
 	if d.bytes > maxBytes {
 		panic("decode: Append beyond 1 GiB without Record") // 32-bit offsets of text would overflow
 	}
 	d.at, d.from, d.to = at, at.Add(-d.limits.Past).UnixMicro(), at.Add(d.limits.Future).UnixMicro()
 	if len(payload) > d.limits.Bytes {
 		reason := fmt.Sprintf("message of %d bytes: at most %d are allowed", len(payload), d.limits.Bytes)
-		return []schemas.Reject{d.reject(payload, seq, wholeMessage, reason)}
+		return []schemas.Reject{d.reject(payload, seq, wholeMessage, reason, f)}
 	}
+	switch f.kind {
+	case plainJSON, cloudEvent:
+		return d.single(f, payload, seq)
+	case cloudBatch:
+		return d.batch(payload, seq)
+	case arrowIPC:
+		return d.arrow(payload, seq)
+	}
+	return d.lines(payload, seq)
+}
+
+// lines appends the events of a message of NDJSON.
+func (d *Decoder) lines(payload []byte, seq uint64) []schemas.Reject {
 	var rejects []schemas.Reject
 	row := 0
 	for rest := payload; len(rest) > 0; {
@@ -130,23 +158,41 @@ func (d *Decoder) Append(payload []byte, seq uint64, at time.Time) []schemas.Rej
 		if blank(line) {
 			continue
 		}
-		if err := d.appendRow(line, seq, row); err != nil {
+		if err := d.appendRow(line, nil, seq, row); err != nil {
 			if len(rejects) == cap(rejects) {
 				// append alone would grow by quarters, which takes five times the memory in the end:
 				// a message may consist of half a million lines that do not fit.
 				rejects = slices.Grow(rejects, max(len(rejects), 1))
 			}
-			rejects = append(rejects, d.reject(line, seq, row, err.Error()))
+			rejects = append(rejects, d.reject(line, seq, row, err.Error(), Format{}))
 		}
 		row++
 	}
 	if row == 0 {
-		rejects = append(rejects, d.reject(payload, seq, wholeMessage, "message without an event"))
+		rejects = append(rejects, d.reject(payload, seq, wholeMessage, "message without an event", Format{}))
 	}
 	return rejects
 }
 
-// Line returns the line of one event of a message, by the row that Append gives it; nil if the
+// single appends the event of a message that is one.
+func (d *Decoder) single(f Format, payload []byte, seq uint64) []schemas.Reject {
+	i := skip(payload, 0)
+	if i == len(payload) {
+		return []schemas.Reject{d.reject(payload, seq, wholeMessage, "message without an event", f)}
+	}
+	var err error
+	if f.kind == plainJSON {
+		err = d.appendRow(payload, f.ce, seq, 0)
+	} else {
+		_, err = d.cloudEvent(payload, i, true, seq, 0)
+	}
+	if err != nil {
+		return []schemas.Reject{d.reject(payload, seq, 0, err.Error(), f)}
+	}
+	return nil
+}
+
+// Line returns the line of one event of a message of NDJSON, by the row that Append gives it; nil if the
 // message has fewer.
 func Line(payload []byte, row int) []byte {
 	for line := range bytes.Lines(payload) {
@@ -160,28 +206,56 @@ func Line(payload []byte, row int) []byte {
 	return nil
 }
 
-func (d *Decoder) reject(payload []byte, seq uint64, row int, reason string) schemas.Reject {
-	return schemas.Reject{Seq: seq, Row: row, Type: d.event.Name, Time: d.at, Reason: reason, Payload: payload}
+func (d *Decoder) reject(payload []byte, seq uint64, row int, reason string, f Format) schemas.Reject {
+	return schemas.Reject{Seq: seq, Row: row, Type: d.event.Name, Time: d.at, Reason: reason, Payload: payload, Header: f.Header()}
 }
 
-// appendRow appends the event of one line, or changes nothing and returns why it does not fit.
-func (d *Decoder) appendRow(line []byte, seq uint64, row int) error {
+// appendRow appends the event that is all of s, or changes nothing and returns why it does not
+// fit. ce is the CloudEvent whose data it is, nil if none.
+func (d *Decoder) appendRow(s []byte, ce *attributes, seq uint64, row int) error {
 	d.line++
-	err := d.object(line)
+	before := d.bytes
+	i, err := d.object(s, skip(s, 0))
+	if err == nil {
+		err = end(s, i)
+	}
+	if err == nil && ce != nil {
+		err = d.fill(ce)
+	}
 	if err == nil {
 		err = d.complete()
 	}
+	if err = d.finish(err, len(s), seq, row); err != nil {
+		d.bytes = before
+	}
+	return err
+}
+
+// finish makes what was read a row, of about so many bytes, unless err says why it is none.
+func (d *Decoder) finish(err error, size int, seq uint64, row int) error {
 	if err != nil {
-		for i := range d.cols {
-			d.cols[i].truncate(d.rows)
-		}
+		d.truncate(d.rows)
 		return err
 	}
 	d.seqs = append(d.seqs, int64(seq))
 	d.rowNums = append(d.rowNums, int32(row))
 	d.rows++
-	d.bytes += len(line) + 16
+	d.bytes += size + 16
 	return nil
+}
+
+// Discard forgets the events appended since the last Record, as if it had been taken: for who
+// wants to know only whether they fit.
+func (d *Decoder) Discard() {
+	d.truncate(0)
+	d.seqs, d.rowNums, d.rows, d.bytes = d.seqs[:0], d.rowNums[:0], 0, 0
+}
+
+// truncate forgets what the columns have behind the first n rows.
+func (d *Decoder) truncate(n int) {
+	for i := range d.cols {
+		d.cols[i].truncate(n)
+	}
 }
 
 // complete checks the event time and gives the absent fields of the row just read their nulls.

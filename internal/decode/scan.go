@@ -7,15 +7,15 @@ import (
 	"watershed/schemas"
 )
 
-// object reads one event into the columns. On an error some have got a value and some not.
-// Where the keys come in the order that they came in before, finding a field is one comparison.
-func (d *Decoder) object(s []byte) error {
-	i := skip(s, 0)
-	if s[i] != '{' {
-		return fmt.Errorf("not a JSON object: %s", excerpt(s, i))
+// object reads the event at i into the columns and returns where it ends. On an error some have
+// got a value and some not. Where the keys come in the order that they came in before, finding a
+// field is one comparison.
+func (d *Decoder) object(s []byte, i int) (int, error) {
+	if i == len(s) || s[i] != '{' {
+		return 0, fmt.Errorf("not a JSON object: %s", excerpt(s, i))
 	}
 	if i = skip(s, i+1); i < len(s) && s[i] == '}' {
-		return end(s, i+1)
+		return i + 1, nil
 	}
 	last, next := -1, d.first
 	for {
@@ -24,9 +24,21 @@ func (d *Decoder) object(s []byte) error {
 			i = n
 		} else {
 			var err error
-			if next, i, err = d.key(s, i); err != nil {
-				return err
+			var at int
+			if at, i, err = d.key(s, i); err != nil {
+				return 0, err
 			}
+			if at < 0 {
+				if i, err = d.ignored(s, i); err != nil {
+					return 0, err
+				}
+				if s[i] == '}' {
+					return i + 1, nil
+				}
+				i = skip(s, i+1)
+				continue
+			}
+			next = at
 			if c = &d.cols[next]; last < 0 {
 				d.first = next
 			} else {
@@ -34,24 +46,24 @@ func (d *Decoder) object(s []byte) error {
 			}
 		}
 		if c.seen == d.line {
-			return fmt.Errorf("field %s: comes twice", c.name)
+			return 0, fmt.Errorf("field %s: comes twice", c.name)
 		}
 		c.seen = d.line
 		if i = skip(s, i); i == len(s) || s[i] != ':' {
-			return fmt.Errorf("field %s: not JSON: %s where ':' must be", c.name, excerpt(s, i))
+			return 0, fmt.Errorf("field %s: not JSON: %s where ':' must be", c.name, excerpt(s, i))
 		}
 		var err error
 		if i, err = d.value(c, s, skip(s, i+1)); err != nil {
-			return fmt.Errorf("field %s: %w", c.name, err)
+			return 0, fmt.Errorf("field %s: %w", c.name, err)
 		}
 		i = skip(s, i)
 		switch {
 		case i < len(s) && s[i] == ',':
 			i = skip(s, i+1)
 		case i < len(s) && s[i] == '}':
-			return end(s, i+1)
+			return i + 1, nil
 		default:
-			return fmt.Errorf("field %s: not JSON: %s where ',' or '}' must be", c.name, excerpt(s, i))
+			return 0, fmt.Errorf("field %s: not JSON: %s where ',' or '}' must be", c.name, excerpt(s, i))
 		}
 		last, next = next, c.follow
 	}
@@ -64,17 +76,37 @@ func end(s []byte, i int) error {
 	return nil
 }
 
-// key reads a key at i and finds its column.
+// key reads a key at i and finds its column, -1 if it is to be ignored.
 func (d *Decoder) key(s []byte, i int) (col, next int, err error) {
 	name, next, err := d.str(s, i)
 	if err != nil {
 		return 0, 0, fmt.Errorf("not JSON: a field's name must be here: %w", err)
 	}
 	col, ok := d.index[string(name)]
+	if !ok && d.event.IgnoreUnknown {
+		d.unknown = append(d.unknown[:0], name...)
+		return -1, next, nil
+	}
 	if !ok {
 		return 0, 0, fmt.Errorf("field %s: not declared", clip(name))
 	}
 	return col, next, nil
+}
+
+// ignored passes by the value of the unknown field whose name ends at i, and returns where ',' or
+// '}' stands.
+func (d *Decoder) ignored(s []byte, i int) (int, error) {
+	if i = skip(s, i); i == len(s) || s[i] != ':' {
+		return 0, fmt.Errorf("field %s: not JSON: %s where ':' must be", clip(d.unknown), excerpt(s, i))
+	}
+	i, err := d.skipValue(s, skip(s, i+1), maxDepth)
+	if err != nil {
+		return 0, fmt.Errorf("field %s: %w", clip(d.unknown), err)
+	}
+	if i = skip(s, i); i == len(s) || s[i] != ',' && s[i] != '}' {
+		return 0, fmt.Errorf("field %s: not JSON: %s where ',' or '}' must be", clip(d.unknown), excerpt(s, i))
+	}
+	return i, nil
 }
 
 // value reads the value at i into c and returns where it ends.

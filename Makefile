@@ -17,7 +17,7 @@ JSON        ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: bench-batch upgrade help setup build demo test lint bench fuzz faults year model clean go cc
+.PHONY: bench-batch bench-speed upgrade help setup build demo test lint bench fuzz faults year model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,6 +82,10 @@ bench: go setup ## the benchmarks beside the code, each for BENCHTIME (1s)
 bench-batch: go setup ## the batch layer beside ClickHouse and DuckDB: EVENTS (10 M), JSON=FILE, ARGS (docs/bench)
 	$(GO) build -o bin/bench ./cmd/bench
 	bin/bench --events $(EVENTS) $(if $(JSON),--json '$(JSON)') $(ARGS)
+
+bench-speed: go setup ## producers to views, beside ClickHouse with materialized views: JSON=FILE, ARGS (docs/bench)
+	$(GO) build -o bin/bench ./cmd/bench
+	bin/bench speed $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 fuzz: go setup ## each fuzz target for FUZZTIME (60s), two at a time; PATTERN chooses some
 	GO=$(GO) FUZZTIME=$(FUZZTIME) PATTERN='$(PATTERN)' internal/bounded/fuzz.sh

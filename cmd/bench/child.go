@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,12 @@ type task struct {
 
 	NATS, ClickHouse, User, Password string
 	Rebuild                          bool
+
+	Stay     string // what a process of the speed benchmark does until its input ends; empty: none of these
+	Dir      string // NATS's
+	Database string
+	Fsync    bool   // of log and states
+	Until    uint64 // the log's message that the bare consumer reads up to
 }
 
 // An outcome is what a measured process has to tell. It goes as JSON to its standard output.
@@ -95,12 +102,13 @@ func measure(ctx context.Context, t task) (out outcome, err error) {
 
 // child is a measured process.
 func child(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
-	var t task
-	if err := json.NewDecoder(stdin).Decode(&t); err != nil {
+	in := bufio.NewReader(stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
 		return err
 	}
-	d, err := definitionsOf(t.Data)
-	if err != nil {
+	var t task
+	if err := json.Unmarshal(line, &t); err != nil {
 		return err
 	}
 	if t.Profile != "" {
@@ -112,6 +120,14 @@ func child(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}
+	}
+	if t.Stay != "" {
+		defer pprof.StopCPUProfile()
+		return stay(ctx, t, in, stdout)
+	}
+	d, err := definitionsOf(t.Data)
+	if err != nil {
+		return err
 	}
 	var out outcome
 	if t.Floor {

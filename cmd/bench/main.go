@@ -1,5 +1,6 @@
 // Command bench measures the batch layer beside the engines that people would use instead: ClickHouse
-// and DuckDB, on the same Parquet files, cores and memory, one after another. See docs/bench/README.md.
+// and DuckDB, on the same Parquet files, cores and memory, one after another. `bench speed` measures the
+// speed layer, from producers to views, beside a ClickHouse with materialized views. See docs/bench/README.md.
 //
 // Each measurement has engines and directories of its own. Everybody's results are held against each
 // other before any time is printed.
@@ -55,6 +56,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if len(args) == 1 && args[0] == childCommand {
 		return child(ctx, stdin, stdout)
 	}
+	if len(args) > 0 && args[0] == speedCommand {
+		return runSpeed(ctx, args[1:], stdout, stderr)
+	}
 	cfg, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
@@ -72,7 +76,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	r.print(stdout)
 	if cfg.JSON != "" {
-		if err := r.writeJSON(cfg.JSON); err != nil {
+		if err := writeJSON(cfg.JSON, r); err != nil {
 			return err
 		}
 	}

@@ -106,8 +106,9 @@ func (r *result) putSketchFree(views []string, s *setting) {
 	r.Settings["sketch_free"] = s
 }
 
-func (r *result) writeJSON(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+// writeJSON writes a result.
+func writeJSON(path string, result any) error {
+	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return err
 	}

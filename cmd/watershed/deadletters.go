@@ -191,10 +191,12 @@ func (d deadLetters) fit(ctx context.Context) (func(*eventlog.DeadLetter) string
 			dec = decode.New(ev, eventlog.Limits(&cut))
 			decoders[l.Type] = dec
 		}
-		bad := dec.Append(l.Payload, l.Seq, time.Now()) // when it will be in the log
-		if dec.Rows() > 0 {
-			dec.Record().Release() // the check alone was wanted
+		format, err := decode.FormatOf(func(name string) string { return l.Header[name] })
+		if err != nil {
+			return err.Error()
 		}
+		bad := dec.AppendAs(format, l.Payload, l.Seq, time.Now()) // when it will be in the log
+		dec.Discard()                                             // the check alone was wanted
 		// Of a whole message some events may fit; it goes when one does, as it came.
 		if len(bad) > 0 && (l.Row >= 0 || bad[0].Row < 0) {
 			return bad[0].Reason

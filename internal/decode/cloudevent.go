@@ -234,6 +234,28 @@ func (d *Decoder) cloudEvent(s []byte, i int, alone bool, seq uint64, row int) (
 	return next, err
 }
 
+// element returns an element of a JSON array.
+func element(payload []byte, row int) []byte {
+	var d Decoder
+	i := skip(payload, 0)
+	if i == len(payload) || payload[i] != '[' {
+		return nil
+	}
+	for ; ; row-- {
+		i = skip(payload, i+1)
+		next, err := d.skipValue(payload, i, 2*maxDepth)
+		if err != nil {
+			return nil
+		}
+		if row == 0 {
+			return payload[i:next]
+		}
+		if i = skip(payload, next); i == len(payload) || payload[i] != ',' {
+			return nil
+		}
+	}
+}
+
 // batch appends the events of an array of CloudEvents. One that is not JSON to its end is refused
 // as a whole.
 func (d *Decoder) batch(payload []byte, seq uint64) []schemas.Reject {

@@ -206,6 +206,20 @@ func Line(payload []byte, row int) []byte {
 	return nil
 }
 
+// Part returns the bytes of one event of a message, by the row that AppendAs gives it; nil if the
+// message has fewer, or is Arrow and holds none as bytes of its own.
+func Part(f Format, payload []byte, row int) []byte {
+	switch {
+	case f.kind == ndjson:
+		return Line(payload, row)
+	case (f.kind == plainJSON || f.kind == cloudEvent) && row == 0:
+		return payload
+	case f.kind == cloudBatch:
+		return element(payload, row)
+	}
+	return nil
+}
+
 func (d *Decoder) reject(payload []byte, seq uint64, row int, reason string, f Format) schemas.Reject {
 	return schemas.Reject{Seq: seq, Row: row, Type: d.event.Name, Time: d.at, Reason: reason, Payload: payload, Header: f.Header()}
 }

@@ -115,7 +115,7 @@ func HeaderOf(header func(name string) string) map[string]string {
 	size := 0
 	for _, name := range [...]string{ContentType, ceVersion, ceID, ceSource, ceType, ceTime, "ce-subject", "ce-dataschema"} {
 		v := header(name)
-		if v == "" || name == ContentType && v == NDJSON {
+		if v == "" {
 			continue
 		}
 		if size += len(v); size > maxHeader {
@@ -125,6 +125,9 @@ func HeaderOf(header func(name string) string) map[string]string {
 			out = make(map[string]string)
 		}
 		out[name] = v
+	}
+	if len(out) == 1 && out[ContentType] == NDJSON {
+		return nil
 	}
 	return out
 }

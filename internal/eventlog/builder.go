@@ -77,7 +77,7 @@ func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if t, ok := loggedAt(msg.Headers()); ok {
 			at = t
 		}
-		b.event(eventType, payload, meta.Sequence.Stream, at)
+		b.event(eventType, headerOf(msg.Headers()), payload, meta.Sequence.Stream, at)
 	} else if subject == markSubject {
 		// The end of a log that was to be begun anew, and was not.
 	} else if subject == cutSubject {
@@ -117,22 +117,29 @@ func (b *builder) follows(cut *schemas.Cut) error {
 }
 
 // event decodes a message of events, which was logged first at the given time.
-func (b *builder) event(eventType string, payload []byte, seq uint64, at time.Time) {
+func (b *builder) event(eventType string, header func(string) string, payload []byte, seq uint64, at time.Time) {
 	d, ok := b.decoders[eventType]
 	if !ok {
 		if d = b.newDecoder(eventType); d != nil {
 			b.decoders[eventType] = d
 		}
 	}
-	switch {
-	case d != nil:
-		before := d.Rows()
-		b.rejects = append(b.rejects, d.Append(payload, seq, at)...)
-		b.rows += d.Rows() - before
-	case b.wanted(eventType):
-		b.rejects = append(b.rejects, schemas.Reject{Seq: seq, Row: -1, Type: eventType,
-			Time: at, Payload: payload, Reason: fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)})
+	if d == nil && !b.wanted(eventType) {
+		return
 	}
+	reason := ""
+	if d == nil {
+		reason = fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)
+	} else if format, err := decode.FormatOf(header); err != nil {
+		reason = err.Error()
+	} else {
+		before := d.Rows()
+		b.rejects = append(b.rejects, d.AppendAs(format, payload, seq, at)...)
+		b.rows += d.Rows() - before
+		return
+	}
+	b.rejects = append(b.rejects, schemas.Reject{Seq: seq, Row: -1, Type: eventType, Time: at, Reason: reason,
+		Payload: payload, Header: decode.HeaderOf(header)})
 }
 
 func (b *builder) wanted(eventType string) bool {

@@ -16,7 +16,8 @@ import (
 	"watershed/schemas"
 )
 
-// The headers of a dead letter; its body is the original bytes.
+// The headers of a dead letter; its body is the original bytes, and it also has the headers that
+// say how those are read (decode.HeaderOf).
 const (
 	reasonHeader    = "Watershed-Reason"
 	typeHeader      = "Watershed-Type"
@@ -26,7 +27,7 @@ const (
 	truncatedHeader = "Watershed-Truncated" // original size, if the bytes are not whole
 
 	deadInFlight  = 64
-	headerReserve = 4 << 10 // more than the headers take
+	headerReserve = 4 << 10 // more than the headers take, without those of content
 	maxReason     = 1 << 10
 	maxToken      = 64
 )
@@ -74,9 +75,10 @@ func (l *Log) deadMessage(r *schemas.Reject) *nats.Msg {
 	msg.Header.Set(rowHeader, strconv.Itoa(r.Row))
 	msg.Header.Set(timeHeader, r.Time.UTC().Format(time.RFC3339Nano))
 	msg.Data = r.Payload
+	content := setContent(msg.Header, r.Header)
 	// The server counts headers as payload, and a message that was rejected may be as large as it
 	// takes. What is cut off here is still in the log.
-	if most := int(l.conn.MaxPayload()) - headerReserve; len(msg.Data) > most {
+	if most := int(l.conn.MaxPayload()) - headerReserve - content; len(msg.Data) > most {
 		msg.Header.Set(truncatedHeader, strconv.Itoa(len(msg.Data)))
 		msg.Data = msg.Data[:max(most, 0)]
 	}

@@ -25,9 +25,10 @@ type DeadLetter struct {
 	Row     int       // of the event in the message
 	Time    time.Time // the log's timestamp of the message
 	Reason  string
-	Payload []byte // the original bytes, or as many of them as could be stored
-	Size    int    // of the original bytes; above len(Payload) if they are not whole
-	Number  uint64 // place among the dead letters, for DeadLetterFilter.Behind
+	Payload []byte            // the original bytes, or as many of them as could be stored
+	Header  map[string]string // the headers that say how they are read; nil: JSON events, one per line
+	Size    int               // of the original bytes; above len(Payload) if they are not whole
+	Number  uint64            // place among the dead letters, for DeadLetterFilter.Behind
 }
 
 // A DeadLetterFilter selects dead letters. A zero field selects all.
@@ -104,7 +105,8 @@ func (l *Log) DeadLetterAt(ctx context.Context, id string) (d DeadLetter, ok boo
 
 func letterOf(msg jetstream.Msg, number uint64) (DeadLetter, error) {
 	h := msg.Headers()
-	d := DeadLetter{Type: h.Get(typeHeader), Reason: h.Get(reasonHeader), Payload: msg.Data(), Size: len(msg.Data()), Number: number}
+	d := DeadLetter{Type: h.Get(typeHeader), Reason: h.Get(reasonHeader), Payload: msg.Data(), Header: decode.HeaderOf(headerOf(h)),
+		Size: len(msg.Data()), Number: number}
 	var errs [4]error
 	d.Seq, errs[0] = strconv.ParseUint(h.Get(seqHeader), 10, 64)
 	d.Row, errs[1] = strconv.Atoi(h.Get(rowHeader))
@@ -163,8 +165,8 @@ func (l *Log) ReplayDeadLetters(ctx context.Context, f DeadLetterFilter) (Replay
 
 func (l *Log) replay(ctx context.Context, d *DeadLetter) error {
 	msg := l.eventMessage(d.Type, d.Payload, fmt.Sprintf("dlq/%d/%d", d.Seq, d.Row))
-	if len(d.Payload)+headerReserve > int(l.conn.MaxPayload()) {
-		msg.Header = nil
+	if content := setContent(msg.Header, d.Header); len(d.Payload)+content+headerReserve > int(l.conn.MaxPayload()) {
+		msg.Header = contentOnly(d.Header)
 	}
 	if _, err := l.js.PublishMsg(ctx, msg); err != nil {
 		return &PublishError{Type: d.Type, ID: d.ID, Payload: d.Payload, Err: classify(err)}
@@ -190,7 +192,11 @@ func (l *Log) whole(ctx context.Context, d DeadLetter) (DeadLetter, error) {
 	}
 	payload := msg.Data
 	if d.Row >= 0 {
-		payload = decode.Line(payload, d.Row)
+		format, err := decode.FormatOf(headerOf(msg.Header))
+		if err != nil {
+			return d, nil
+		}
+		payload = decode.Part(format, payload, d.Row)
 	}
 	if len(payload) == d.Size && strings.HasPrefix(string(payload), string(d.Payload)) {
 		d.Payload = payload

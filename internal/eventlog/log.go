@@ -1,7 +1,7 @@
 // Package eventlog is the log: one JetStream stream in which events and cuts have one order.
 //
-// Subjects are events.<type> and control.cut. A message of the former is one or more JSON
-// events, one per line; one of the latter is a numbered cut with the definitions that hold from
+// Subjects are events.<type> and control.cut. A message of the former is one or more events, in
+// the format that its headers say (decode.FormatOf; without headers JSON, one per line); one of the latter is a numbered cut with the definitions that hold from
 // there on. What does not fit its schema goes to a second stream, <STREAM>_DLQ, under
 // dlq.<type>.<seq>.<row>; counters that never go back live in the KV bucket <STREAM>_counters.
 //
@@ -10,7 +10,10 @@
 // <STREAM>_RESCUE.
 //
 // A position is a sequence and a hash of the message at it (xxhash64 over subject, a zero byte,
-// the log's timestamp in nanoseconds as 8 bytes little-endian, and the payload). Whoever reads
+// the log's timestamp in nanoseconds as 8 bytes little-endian, and the payload). Headers are not
+// hashed: a position tells logs from each other, not meanings. NATS changes no message that it has,
+// neither headers nor payload, and another log that has the same bytes under the same sequence
+// with the same nanosecond is a copy of this one, headers and all. Whoever reads
 // on from a stored position has it held against the log first, and again whenever the connection
 // or the server was lost: a log that was truncated, recreated or restored is a
 // *LogChangedError, never skipped over.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"watershed/internal/decode"
 	"watershed/schemas"
 )
 
@@ -140,8 +141,9 @@ func (r *rescue) copy(ctx context.Context, kept schemas.Position, mark uint64) e
 		out := &nats.Msg{Data: msg.Data(),
 			Subject: fmt.Sprintf("%s%d.%016x.%d.%s", rescueSubject, at.Seq, at.Hash, logged.UnixNano(), eventType)}
 		last++
-		if len(out.Data)+headerReserve > int(r.log.conn.MaxPayload()) {
-			return send.alone(ctx, out) // no room for a header
+		out.Header = contentOnly(decode.HeaderOf(headerOf(msg.Headers())))
+		if len(out.Data)+contentSize(out.Header)+headerReserve > int(r.log.conn.MaxPayload()) {
+			return send.alone(ctx, out) // no room for more than the headers that it came with
 		}
 		return send.message(ctx, out, jetstream.WithExpectLastSequence(last-1))
 	})
@@ -182,8 +184,9 @@ func (r *rescue) republish(ctx context.Context, cut uint64) (int, error) {
 		}
 		out := r.log.eventMessage(saved.eventType, msg.Data(), fmt.Sprintf("anew/%d/%d", cut, meta.Sequence.Stream))
 		out.Header.Set(loggedHeader, saved.logged.UTC().Format(time.RFC3339Nano))
-		if len(out.Data)+headerReserve > int(r.log.conn.MaxPayload()) {
-			out.Header = nil
+		header := decode.HeaderOf(headerOf(msg.Headers()))
+		if content := setContent(out.Header, header); len(out.Data)+content+headerReserve > int(r.log.conn.MaxPayload()) {
+			out.Header = contentOnly(header)
 		}
 		n++
 		return p.publish(ctx, out, saved.eventType)

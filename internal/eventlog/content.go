@@ -1,0 +1,62 @@
+package eventlog
+
+import (
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"watershed/internal/decode"
+)
+
+// headerOf looks headers up as decode.FormatOf wants them. NATS tells capitals apart; producers
+// write Content-Type in more than one way, so others than the usual one are found too. Of several
+// the first in the order of their bytes counts: every reader must take the same.
+func headerOf(h nats.Header) func(name string) string {
+	return func(name string) string {
+		if len(h) == 0 {
+			return ""
+		}
+		if v, ok := h[name]; ok && len(v) > 0 {
+			return v[0]
+		}
+		first, value := "", ""
+		for key, v := range h {
+			if len(key) == len(name) && len(v) > 0 && strings.EqualFold(key, name) && (first == "" || key < first) {
+				first, value = key, v[0]
+			}
+		}
+		return value
+	}
+}
+
+// setContent sets the headers that say how a message is read, and returns the bytes they take.
+// None means NDJSON, whatever stood there.
+func setContent(h nats.Header, content map[string]string) (size int) {
+	if len(content) == 0 {
+		return 0
+	}
+	h.Del(decode.ContentType)
+	for name, v := range content {
+		h.Set(name, v)
+		size += len(name) + len(v) + len(": \r\n")
+	}
+	return size
+}
+
+// contentOnly returns a message's headers if there is room for no others, nil if it needs none.
+// As the message came with them, they fit.
+func contentOnly(content map[string]string) nats.Header {
+	if len(content) == 0 {
+		return nil
+	}
+	h := nats.Header{}
+	setContent(h, content)
+	return h
+}
+
+func contentSize(h nats.Header) (size int) {
+	for name, v := range h {
+		size += len(name) + len(strings.Join(v, "")) + len(": \r\n")
+	}
+	return size
+}

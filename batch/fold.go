@@ -90,46 +90,60 @@ func (f *folder) compute(ctx context.Context, j *job, targets []*target, d *drop
 
 // forAudit computes what an audit needs besides the slices: imports that the old side lacks,
 // and the duplicates that it may have counted.
+//
+// Where all of a date was imported since, the old side lacks all of it: the slice and the duplicates that were
+// dropped. The slice would be on both sides, so the duplicates alone are put there.
 func (f *folder) forAudit(ctx context.Context, j *job, d *drops) error {
-	var imports, audited []*target
+	var imports, plain, others []*target
 	for _, t := range j.targets {
-		if !t.audited {
-			continue
-		}
-		audited = append(audited, t)
-		if len(j.date.fresh) > 0 && (d.n > 0 || !j.plain(t)) {
-			imports = append(imports, t)
+		switch {
+		case !t.audited:
+		case j.plain(t):
+			plain = append(plain, t)
+		default:
+			others = append(others, t)
+			if len(j.date.fresh) > 0 {
+				imports = append(imports, t)
+			}
 		}
 	}
 	all := func(int, int, int) []int32 { return nil }
-	if err := f.extra(ctx, j, imports, j.date.fresh, all, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Imports, nil }); err != nil {
+	if err := f.extra(ctx, j, imports, j.date.fresh, all, func(s *schemas.AuditSpec) extra { return extra{lists: []*[]uint64{&s.Imports}} }); err != nil {
 		return err
 	}
-	if d.n == 0 || len(audited) == 0 {
+	if d.n == 0 {
 		return nil
 	}
-	f.c.insert.conflicts(audited, d.shown)
+	f.c.insert.conflicts(append(others, plain...), d.shown)
 	late, choose := d.late.files(j.date.files)
-	if err := f.extra(ctx, j, audited, late, choose, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Late, &s.LateEvents }); err != nil {
+	if err := f.extra(ctx, j, others, late, choose, func(s *schemas.AuditSpec) extra { return extra{[]*[]uint64{&s.Late}, &s.LateEvents} }); err != nil {
 		return err
 	}
 	again, choose := d.again.files(j.date.files)
-	return f.extra(ctx, j, audited, again, choose, func(s *schemas.AuditSpec) (*[]uint64, *uint64) { return &s.Again, &s.AgainEvents })
+	if err := f.extra(ctx, j, others, again, choose, func(s *schemas.AuditSpec) extra { return extra{[]*[]uint64{&s.Again}, &s.AgainEvents} }); err != nil {
+		return err
+	}
+	return f.extra(ctx, j, plain, again, choose, func(s *schemas.AuditSpec) extra { return extra{[]*[]uint64{&s.Imports, &s.Again}, &s.AgainEvents} })
+}
+
+// An extra is where an audit's spec lists slices that no build names.
+type extra struct {
+	lists  []*[]uint64
+	events *uint64 // in all of them; nil: they are not counted
 }
 
 // extra folds chosen rows of files for targets, and inserts each record of states as a slice that no
-// build names: it is added to the list of them in the target's audit, and the events to their number.
-func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser,
-	of func(s *schemas.AuditSpec) (ids *[]uint64, events *uint64)) error {
+// build names: it is added to lists of them in the target's audit, and the events to their number.
+func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser, of func(s *schemas.AuditSpec) extra) error {
 	if len(targets) == 0 || len(files) == 0 {
 		return nil
 	}
 	insert := func(ctx context.Context, i int, states arrow.Record) error {
-		return f.c.insert.extra(ctx, targets[i], states, func(s *schemas.AuditSpec) *[]uint64 { ids, _ := of(s); return ids })
+		return f.c.insert.extra(ctx, targets[i], states, func(s *schemas.AuditSpec) []*[]uint64 { return of(s).lists })
 	}
 	rest := func(ctx context.Context, i int, states arrow.Record, n int64) error {
 		f.c.insert.audited(targets[i], func(s *schemas.AuditSpec) {
-			if _, events := of(s); events != nil {
+			if events := of(s).events; events != nil {
 				*events += uint64(n)
 			}
 		})

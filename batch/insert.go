@@ -90,7 +90,7 @@ func (in *inserter) book(j *job, t *target, s schemas.Slice) {
 	in.r.report.Groups += s.Groups
 	in.c.results = append(in.c.results, result{t.plan, s})
 	in.c.w.add(t.plan, s)
-	if t.audited && !(j.plain(t) && s.Duplicates == 0) {
+	if t.audited && !j.plain(t) {
 		sides(in.c.w.specs[t.plan.Hash], t.base, &s)
 	}
 }
@@ -113,15 +113,16 @@ func (in *inserter) audited(t *target, change func(s *schemas.AuditSpec)) {
 	change(in.c.w.specs[t.plan.Hash])
 }
 
-// extra books states that only the audit reads, in a list of its spec.
-func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, list func(s *schemas.AuditSpec) *[]uint64) error {
+// extra books states that only the audit reads, in lists of its spec.
+func (in *inserter) extra(ctx context.Context, t *target, states arrow.Record, lists func(s *schemas.AuditSpec) []*[]uint64) error {
 	if rowsOf(states) == 0 {
 		return nil
 	}
 	in.mu.Lock()
 	x := in.parcel(t.plan, true)
-	ids := list(in.c.w.specs[t.plan.Hash])
-	*ids = append(*ids, x.first+x.n)
+	for _, ids := range lists(in.c.w.specs[t.plan.Hash]) {
+		*ids = append(*ids, x.first+x.n)
+	}
 	full := in.add(x, true, states)
 	in.mu.Unlock()
 	return in.send(ctx, full...)
@@ -286,14 +287,22 @@ func sides(s *schemas.AuditSpec, base, now *schemas.Slice) {
 	s.New = append(s.New, now.ID)
 }
 
-// bytesOf is the memory of a record of states, none of whose columns is nested.
+// bytesOf is the memory of a record of states.
 func bytesOf(rec arrow.Record) (n int64) {
 	for _, c := range rec.Columns() {
-		for _, b := range c.Data().Buffers() {
-			if b != nil {
-				n += int64(b.Len())
-			}
+		n += dataBytes(c.Data())
+	}
+	return n
+}
+
+func dataBytes(d arrow.ArrayData) (n int64) {
+	for _, b := range d.Buffers() {
+		if b != nil {
+			n += int64(b.Len())
 		}
+	}
+	for _, child := range d.Children() {
+		n += dataBytes(child)
 	}
 	return n
 }

@@ -65,7 +65,7 @@ type target struct {
 }
 
 // plain reports whether the live build has nothing of the date, and everything on it was
-// imported since: unless duplicates were dropped, both sides of an audit would be the same
+// imported since: but for duplicates that were dropped, both sides of an audit would be the same
 // fold of the same files.
 func (j *job) plain(t *target) bool {
 	return t.base == nil && len(j.date.fresh) == len(j.date.files)
@@ -216,7 +216,7 @@ func (r *run) plan(snaps snapshots, w *work, old map[string]map[string]schemas.S
 				if !t.audited {
 					continue
 				}
-				if !j.plain(t) || t.reuse.Duplicates > 0 {
+				if !j.plain(t) {
 					sides(w.specs[p.Hash], t.base, t.reuse)
 				}
 				if t.reuse.Duplicates > 0 || len(d.fresh) > 0 && !j.plain(t) {

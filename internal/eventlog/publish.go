@@ -115,3 +115,6 @@ func isUnanswered(err error) bool {
 	}
 	return false
 }
+
+// MaxMessage is how many bytes the log takes in one message, its headers included.
+func (l *Log) MaxMessage() int { return int(l.conn.MaxPayload()) }

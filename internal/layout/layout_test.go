@@ -28,6 +28,7 @@ var imports = map[string][]string{
 	"internal/eventlog":          {"internal/crash", "internal/decode", "schemas"},
 	"internal/faultproxy":        {},
 	"internal/faults":            {"internal/crash", "internal/devserver", "internal/eventlog", "internal/faultproxy"},
+	"internal/ingest":            {"internal/decode", "internal/eventlog", "schemas"},
 	"internal/year":              {"batch", "batch/history", "internal/devserver", "internal/eventlog", "schemas", "schemas/view", "serving/store", "speed"},
 	"schemas":                    {},
 	"schemas/agg":                {"schemas", "schemas/column"},

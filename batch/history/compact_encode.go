@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -109,23 +108,25 @@ func (m form) node(f schemas.Field) (parquet.Node, error) {
 	return node, nil
 }
 
-// trial is how many bytes a file of some rows of one column has.
+// trial is how many bytes some rows of one column take.
 func trial(f schemas.Field, node parquet.Node, col arrow.Array, rows []int32) (int, error) {
-	var b bytes.Buffer
-	w := parquet.NewWriter(&b, parquet.NewSchema("trial", parquet.Group{f.Name: node}),
-		parquet.PageBufferSize(pageBytes), parquet.DictionaryMaxBytes(maxDictBytes))
-	c := &columnWriter{name: f.Name, typ: f.Type, optional: f.Optional, out: w.ColumnWriters()[0], stats: columnStats{typ: f.Type}}
+	c := newColumnWriter(f, node)
 	for from := 0; from < len(rows); from += pageRows {
 		part := rows[from:min(from+pageRows, len(rows))]
-		if err := c.write(col, span{rows: part, to: len(part)}); err != nil {
+		if err := c.write(col, span{rows: part}); err != nil {
 			return 0, err
 		}
-		if err := c.out.Flush(); err != nil {
+		if err := c.flush(); err != nil {
 			return 0, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		return 0, err
+	size := len(c.chunk.pages)
+	if c.chunk.encoded > 0 {
+		dict, _, err := c.dictionaryPage()
+		if err != nil {
+			return 0, err
+		}
+		size += len(dict)
 	}
-	return b.Len(), nil
+	return size, nil
 }

@@ -4,11 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
-	"github.com/parquet-go/parquet-go"
+	"github.com/apache/arrow/go/v15/arrow/bitutil"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 var errColumnType = errors.New("this Arrow type does not fit the field")
@@ -26,6 +26,14 @@ func (s span) len() int {
 	return s.to - s.from
 }
 
+// part is the span's rows from..to-1.
+func (s span) part(from, to int) span {
+	if s.rows != nil {
+		return span{rows: s.rows[from:to]}
+	}
+	return span{from: s.from + from, to: s.from + to}
+}
+
 // at is the record's row of the span's i-th.
 func (s span) at(i int) int {
 	if s.rows != nil {
@@ -34,175 +42,272 @@ func (s span) at(i int) int {
 	return s.from + i
 }
 
-// write appends the span's values of an array to the column, and takes them into its statistics.
+// write appends the span's values of an array to the column, and takes them into its statistics. Pages of strings may end
+// within it.
 func (c *columnWriter) write(arr arrow.Array, s span) error {
-	n := s.len()
-	if cap(c.values) < n {
-		c.values = make([]parquet.Value, pageRows)
-	}
-	vals := c.values[:n]
-	if err := c.mask(arr, s); err != nil {
-		return err
-	}
 	switch a := arr.(type) {
-	case *array.Int64:
-		fillInts(c, vals, s, a.Int64Values())
-	case *array.Timestamp:
-		fillInts(c, vals, s, a.TimestampValues())
-	case *array.Int32:
-		fillInt32s(c, vals, s, a.Int32Values())
-	case *array.Date32:
-		fillInt32s(c, vals, s, a.Date32Values())
-	case *array.Float64:
-		c.fillFloats(vals, s, a.Float64Values())
-	case *array.Boolean:
-		for i := range vals {
-			vals[i] = parquet.BooleanValue(a.Value(s.at(i)))
-		}
-	case *array.Decimal128:
-		c.fillDecimals(vals, s, a)
 	case *array.String:
-		c.fillStrings(vals, s, a)
-	case *array.Dictionary:
-		if err := c.fillDictionary(vals, s, a); err != nil {
-			return err
-		}
-	default:
-		return fmt.Errorf("%s: %w", arr.DataType(), errColumnType)
-	}
-	if c.optional {
-		for i := range vals {
-			if c.null(i) {
-				vals[i] = parquet.Value{}.Level(0, 0, c.index)
-			} else {
-				vals[i] = vals[i].Level(0, 1, c.index)
+		for s.len() > 0 {
+			n := c.roomForStrings(a, s)
+			if err := c.take(arr, s.part(0, n)); err != nil {
+				return err
+			}
+			s = s.part(n, s.len())
+			if err := c.endLongPage(); err != nil {
+				return err
 			}
 		}
+		return nil
+	case *array.Dictionary:
+		if err := c.take(arr, s); err != nil {
+			return err
+		}
+		return c.endLongPage()
 	}
-	_, err := c.out.WriteRowValues(vals)
-	return err
+	return c.take(arr, s)
 }
 
-// mask notes which values of the span are null.
-func (c *columnWriter) mask(arr arrow.Array, s span) error {
-	c.nulls = c.nulls[:0]
-	if arr.NullN() == 0 {
-		return nil
+// roomForStrings is how many of the span's rows fit into the page, at least one.
+func (c *columnWriter) roomForStrings(a *array.String, s span) int {
+	size := len(c.page.data)
+	if c.dict != nil && !c.dictFull {
+		size = c.dict.bytes()
 	}
 	for i := range s.len() {
-		null := arr.IsNull(s.at(i))
-		c.nulls = append(c.nulls, null)
-		if null {
-			c.stats.nulls++
+		if size += a.ValueLen(s.at(i)); size >= pageBytes {
+			return i + 1
 		}
 	}
-	if c.stats.nulls > 0 && !c.optional {
-		return errors.New("null in a field that is not optional")
+	return s.len()
+}
+
+// endLongPage ends a page of long strings, and one whose dictionary has become too large.
+func (c *columnWriter) endLongPage() error {
+	if len(c.page.data) >= pageBytes || c.dict != nil && !c.dictFull && c.dict.bytes() > maxDictBytes {
+		return c.flush()
 	}
 	return nil
 }
 
-func (c *columnWriter) null(i int) bool { return len(c.nulls) > 0 && c.nulls[i] }
-
-func fillInts[T ~int64](c *columnWriter, vals []parquet.Value, s span, from []T) {
-	lo, hi, any := c.stats.minInt, c.stats.maxInt, c.stats.any
-	for i := range vals {
-		v := int64(from[s.at(i)])
-		vals[i] = parquet.Int64Value(v)
-		if c.null(i) {
-			continue
-		}
-		if !any {
-			lo, hi, any = v, v, true
-		}
-		lo, hi = min(lo, v), max(hi, v)
+// take appends to the page at hand.
+func (c *columnWriter) take(arr arrow.Array, s span) error {
+	p := &c.page
+	p.rows += s.len()
+	s, err := c.withoutNulls(arr, s)
+	if err != nil {
+		return err
 	}
-	c.stats.minInt, c.stats.maxInt, c.stats.any = lo, hi, any
+	switch a := arr.(type) {
+	case *array.Int64:
+		takeInts(c, s, a.Int64Values())
+	case *array.Timestamp:
+		takeInts(c, s, a.TimestampValues())
+	case *array.Int32:
+		takeInt32s(c, s, a.Int32Values())
+	case *array.Date32:
+		takeInt32s(c, s, a.Date32Values())
+	case *array.Float64:
+		at := len(p.doubles)
+		p.doubles = take(p.doubles, s, a.Float64Values())
+		for _, v := range p.doubles[at:] {
+			p.stats.float(v)
+		}
+	case *array.Boolean:
+		for i := range s.len() {
+			v := byte(0)
+			if a.Value(s.at(i)) {
+				v = 1
+			}
+			p.bits = append(p.bits, v)
+			p.stats.int(int64(v))
+		}
+	case *array.Decimal128:
+		c.takeDecimals(s, a)
+	case *array.String:
+		c.takeStrings(s, a)
+	case *array.Dictionary:
+		return c.takeCodes(s, a)
+	default:
+		return fmt.Errorf("%s: %w", arr.DataType(), errColumnType)
+	}
+	return nil
 }
 
-func fillInt32s[T ~int32](c *columnWriter, vals []parquet.Value, s span, from []T) {
-	for i := range vals {
-		v := int32(from[s.at(i)])
-		vals[i] = parquet.Int32Value(v)
-		if !c.null(i) {
-			c.stats.int(int64(v))
+// withoutNulls notes which of the span's values are null, and returns the others.
+func (c *columnWriter) withoutNulls(arr arrow.Array, s span) (span, error) {
+	p := &c.page
+	if arr.NullN() == 0 {
+		if c.optional {
+			for range s.len() {
+				p.levels = append(p.levels, 1)
+			}
 		}
+		return s, nil
 	}
-}
-
-func (c *columnWriter) fillFloats(vals []parquet.Value, s span, from []float64) {
-	for i := range vals {
-		v := from[s.at(i)]
-		vals[i] = parquet.DoubleValue(v)
-		if !c.null(i) {
-			c.stats.float(v)
-		}
-	}
-}
-
-func (c *columnWriter) fillDecimals(vals []parquet.Value, s span, a *array.Decimal128) {
-	narrow := c.typ.Precision <= 18
-	if c.fixed == nil && !narrow {
-		c.fixed = make([]byte, 16*pageRows)
-	}
-	for i := range vals {
-		v := a.Value(s.at(i))
-		if narrow {
-			vals[i] = parquet.Int64Value(int64(v.LowBits()))
+	validity, offset := arr.NullBitmapBytes(), arr.Data().Offset()
+	c.present = c.present[:0]
+	for i := range s.len() {
+		at := s.at(i)
+		if bitutil.BitIsSet(validity, offset+at) {
+			c.present = append(c.present, int32(at))
+			p.levels = append(p.levels, 1)
 		} else {
-			b := c.fixed[16*i : 16*i+16 : 16*i+16]
-			binary.BigEndian.PutUint64(b, uint64(v.HighBits()))
-			binary.BigEndian.PutUint64(b[8:], v.LowBits())
-			vals[i] = parquet.FixedLenByteArrayValue(b)
+			p.levels = append(p.levels, 0)
 		}
-		if !c.null(i) {
-			c.stats.decimal(v)
+	}
+	nulls := s.len() - len(c.present)
+	if p.stats.nulls += int64(nulls); nulls > 0 && !c.optional {
+		return s, errNull
+	}
+	if nulls == 0 {
+		return s, nil
+	}
+	return span{rows: c.present[:len(c.present):len(c.present)]}, nil
+}
+
+// take appends the span's values.
+func take[T any](to []T, s span, from []T) []T {
+	if s.rows == nil {
+		return append(to, from[s.from:s.to]...)
+	}
+	for _, r := range s.rows {
+		to = append(to, from[r])
+	}
+	return to
+}
+
+func takeInts[T ~int64](c *columnWriter, s span, from []T) {
+	p := &c.page
+	at := len(p.int64s)
+	if s.rows == nil {
+		for _, v := range from[s.from:s.to] {
+			p.int64s = append(p.int64s, int64(v))
 		}
+	} else {
+		for _, r := range s.rows {
+			p.int64s = append(p.int64s, int64(from[r]))
+		}
+	}
+	p.stats.ints(p.int64s[at:])
+	c.numbers(p.int64s[at:])
+}
+
+func takeInt32s[T ~int32](c *columnWriter, s span, from []T) {
+	p := &c.page
+	for i := range s.len() {
+		v := int32(from[s.at(i)])
+		p.int32s = append(p.int32s, v)
+		p.stats.int(int64(v))
 	}
 }
 
-func (c *columnWriter) fillStrings(vals []parquet.Value, s span, a *array.String) {
-	for i := range vals {
+func (c *columnWriter) takeDecimals(s span, a *array.Decimal128) {
+	p, values := &c.page, a.Values()
+	at := len(p.int64s)
+	for i := range s.len() {
+		v := values[s.at(i)]
+		if c.physical == format.Int64 {
+			p.int64s = append(p.int64s, int64(v.LowBits()))
+		} else {
+			p.fixed = binary.BigEndian.AppendUint64(p.fixed, uint64(v.HighBits()))
+			p.fixed = binary.BigEndian.AppendUint64(p.fixed, v.LowBits())
+		}
+		p.stats.decimal(v)
+	}
+	c.numbers(p.int64s[at:])
+}
+
+// numbers are values that the dictionary numbers, if there is one.
+func (c *columnWriter) numbers(values []int64) {
+	if c.dict == nil || c.dictFull {
+		return
+	}
+	for _, v := range values {
+		c.page.codes = append(c.page.codes, c.dict.number(v))
+	}
+}
+
+func (c *columnWriter) takeStrings(s span, a *array.String) {
+	if c.dict != nil && !c.dictFull {
+		for i := range s.len() {
+			c.text(a.Value(s.at(i)))
+		}
+		return
+	}
+	if s.len() == 0 {
+		return
+	}
+	p, lo := &c.page, a.Value(s.at(0))
+	hi := lo
+	for i := range s.len() {
 		v := a.Value(s.at(i))
-		vals[i] = stringValue(v)
-		if !c.null(i) {
-			c.stats.text(v)
+		p.data = append(p.data, v...)
+		p.ends = append(p.ends, uint32(len(p.data)))
+		if v > hi {
+			hi = v
+		} else if v < lo {
+			lo = v
 		}
+	}
+	p.stats.text(lo)
+	p.stats.text(hi)
+}
+
+// text appends a string.
+func (c *columnWriter) text(v string) {
+	p := &c.page
+	if c.dict == nil || c.dictFull {
+		p.data = append(p.data, v...)
+		p.ends = append(p.ends, uint32(len(p.data)))
+		p.stats.text(v)
+		return
+	}
+	code := c.dict.text(v)
+	p.codes = append(p.codes, code)
+	c.see(code, v)
+}
+
+// see takes an entry into the page's statistics, once.
+func (c *columnWriter) see(code int32, v string) {
+	if page := int32(len(c.chunk.places)) + 1; c.dict.seen[code] != page {
+		c.dict.seen[code] = page
+		c.page.stats.text(v)
 	}
 }
 
-// fillDictionary makes each entry's value once, and counts it once into the statistics.
-func (c *columnWriter) fillDictionary(vals []parquet.Value, s span, a *array.Dictionary) error {
-	codes, ok := a.Indices().(*array.Int32)
+// takeCodes numbers each entry of a dictionary once.
+func (c *columnWriter) takeCodes(s span, a *array.Dictionary) error {
+	indices, ok := a.Indices().(*array.Int32)
 	data, _ := a.Data().Dictionary().(*array.Data)
 	if !ok || data == nil || data.DataType().ID() != arrow.STRING {
 		return fmt.Errorf("%s: %w", a.DataType(), errColumnType)
 	}
 	// (Not a.Dictionary(): it is made on the first call, and other writers may hold the same record.)
-	if c.dict != data {
-		c.dict, c.strings = data, array.NewStringData(data)
-		c.entries = make([]parquet.Value, c.strings.Len())
-		c.seen = make([]bool, c.strings.Len())
-		for k := range c.entries {
-			c.entries[k] = stringValue(c.strings.Value(k))
+	from := &c.source
+	if from.data != data {
+		from.data, from.strings, from.codes = data, array.NewStringData(data), from.codes[:0]
+		for range from.strings.Len() {
+			from.codes = append(from.codes, -1)
 		}
 	}
-	at := codes.Int32Values()
-	for i := range vals {
-		if c.null(i) {
-			continue
+	at := indices.Int32Values()
+	if c.dict == nil || c.dictFull {
+		for i := range s.len() {
+			c.text(from.strings.Value(int(at[s.at(i)])))
 		}
+		return nil
+	}
+	for i := range s.len() {
 		k := at[s.at(i)]
-		vals[i] = c.entries[k]
-		if !c.seen[k] {
-			c.seen[k] = true
-			c.stats.text(c.strings.Value(int(k)))
+		code := from.codes[k]
+		if code < 0 {
+			code = c.dict.text(from.strings.Value(int(k)))
+			from.codes[k] = code
 		}
+		if c.dict.seen[code] != int32(len(c.chunk.places))+1 {
+			c.see(code, from.strings.Value(int(k)))
+		}
+		c.page.codes = append(c.page.codes, code)
 	}
 	return nil
-}
-
-// stringValue shares the string's memory: the column writer copies it before write returns.
-func stringValue(s string) parquet.Value {
-	return parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s)))
 }

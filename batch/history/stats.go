@@ -2,12 +2,15 @@ package history
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow/decimal128"
+	"github.com/parquet-go/parquet-go/format"
 
 	"watershed/schemas"
 )
@@ -19,12 +22,49 @@ const maxStatBytes = 128
 // columnStats are the smallest and largest value of one column of a file, and its nulls.
 type columnStats struct {
 	typ                schemas.Type
+	narrow             bool // numbers take four bytes
 	any                bool // there is a value that is not null
 	nulls              int64
 	minInt, maxInt     int64
 	minFloat, maxFloat float64
 	minDec, maxDec     decimal128.Num
 	minText, maxText   string
+}
+
+// reset forgets all values.
+func (c *columnStats) reset() { *c = columnStats{typ: c.typ, narrow: c.narrow} }
+
+// merge takes in what another stretch of the column has.
+func (c *columnStats) merge(o *columnStats) {
+	nulls := c.nulls + o.nulls
+	switch {
+	case !o.any:
+	case !c.any:
+		*c = *o
+	default:
+		c.minInt, c.maxInt = min(c.minInt, o.minInt), max(c.maxInt, o.maxInt)
+		c.minFloat, c.maxFloat = min(c.minFloat, o.minFloat), max(c.maxFloat, o.maxFloat)
+		c.minText, c.maxText = min(c.minText, o.minText), max(c.maxText, o.maxText)
+		if c.typ.Kind == schemas.Decimal {
+			c.decimal(o.minDec)
+			c.decimal(o.maxDec)
+		}
+	}
+	c.nulls = nulls
+}
+
+func (c *columnStats) ints(values []int64) {
+	if len(values) == 0 {
+		return
+	}
+	if !c.any {
+		c.minInt, c.maxInt, c.any = values[0], values[0], true
+	}
+	lo, hi := c.minInt, c.maxInt
+	for _, v := range values {
+		lo, hi = min(lo, v), max(hi, v)
+	}
+	c.minInt, c.maxInt = lo, hi
 }
 
 func (c *columnStats) int(v int64) {
@@ -88,6 +128,48 @@ func (c *columnStats) bounds() (lo, hi string, ok bool) {
 		return quoted(c.minText, c.maxText)
 	}
 	return "", "", false // bool has none
+}
+
+// encoded are the bounds as Parquet has them; ok is false if they are left out.
+func (c *columnStats) encoded() (lo, hi []byte, ok bool) {
+	if !c.any {
+		return nil, nil, false
+	}
+	switch c.typ.Kind {
+	case schemas.String:
+		if len(c.minText) > maxStatBytes || len(c.maxText) > maxStatBytes {
+			return nil, nil, false
+		}
+		return []byte(c.minText), []byte(c.maxText), true
+	case schemas.Bool:
+		return []byte{byte(c.minInt)}, []byte{byte(c.maxInt)}, true
+	case schemas.Float64:
+		return encode64(math.Float64bits(c.minFloat)), encode64(math.Float64bits(c.maxFloat)), true
+	case schemas.Decimal:
+		if c.typ.Precision > 18 {
+			return encode128(c.minDec), encode128(c.maxDec), true
+		}
+		return encode64(c.minDec.LowBits()), encode64(c.maxDec.LowBits()), true
+	}
+	if c.narrow {
+		return encode64(uint64(c.minInt))[:4], encode64(uint64(c.maxInt))[:4], true
+	}
+	return encode64(uint64(c.minInt)), encode64(uint64(c.maxInt)), true
+}
+
+func encode64(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
+
+func encode128(v decimal128.Num) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(v.HighBits())), v.LowBits())
+}
+
+// parquet is what a row group says of the column.
+func (c *columnStats) parquet() format.Statistics {
+	out := format.Statistics{NullCount: c.nulls}
+	if lo, hi, ok := c.encoded(); ok {
+		out.MinValue, out.MaxValue = lo, hi
+	}
+	return out
 }
 
 func quoted(lo, hi string) (string, string, bool) {

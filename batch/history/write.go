@@ -4,19 +4,19 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/google/uuid"
 	"github.com/parquet-go/parquet-go"
 
 	"watershed/internal/durable"
-	"watershed/schemas"
 )
 
 // A fileWriter writes one data file from columns, never through rows. It is used by one goroutine.
@@ -28,29 +28,11 @@ type fileWriter struct {
 	hash    hash.Hash
 	size    int64
 	buffer  *bufio.Writer
-	parquet *parquet.Writer
-	columns []*columnWriter
+	parquet *parquetFile
+	columns []*columnWriter // as Event.ArrowSchema has them
 	rows    int64
 	inPage  int
 	inGroup int
-}
-
-// A columnWriter turns one column of Arrow records into values of a Parquet column.
-type columnWriter struct {
-	name     string
-	typ      schemas.Type
-	optional bool
-	out      *parquet.ColumnWriter
-	index    int
-	stats    columnStats
-
-	values  []parquet.Value
-	nulls   []bool      // of the values; empty: none is null
-	fixed   []byte      // backs values of fixed length
-	dict    *array.Data // the dictionary that the following belong to
-	strings *array.String
-	entries []parquet.Value
-	seen    []bool // which entries are in the statistics
 }
 
 // newFile begins a data file of one date. It has no name yet, and is gone after abort.
@@ -80,21 +62,14 @@ func (t *Table) newFileAs(date int32, name string, schema *parquet.Schema) (*fil
 		return nil, err
 	}
 	w.buffer = bufio.NewWriterSize(io.MultiWriter(w.file, w.hash, (*counter)(&w.size)), 256<<10)
-	w.parquet = parquet.NewWriter(w.buffer, schema,
-		parquet.PageBufferSize(pageBytes), parquet.DictionaryMaxBytes(maxDictBytes), parquet.CreatedBy("watershed", "", ""))
-	w.openColumns(schema)
-	return w, nil
-}
-
-func (w *fileWriter) openColumns(schema *parquet.Schema) {
-	outs := w.parquet.ColumnWriters()
-	for _, f := range ownFields(w.table.event) {
-		leaf, _ := schema.Lookup(f.Name)
-		w.columns = append(w.columns, &columnWriter{
-			name: f.Name, typ: f.Type, optional: f.Optional, out: outs[leaf.ColumnIndex], index: leaf.ColumnIndex,
-			stats: columnStats{typ: f.Type},
-		})
+	columns := schemaColumns(t.event, schema)
+	if w.parquet, err = newParquetFile(w.buffer, schema, columns); err != nil {
+		return nil, errors.Join(err, w.file.Abort())
 	}
+	for _, f := range ownFields(t.event) {
+		w.columns = append(w.columns, columns[slices.IndexFunc(columns, func(c *columnWriter) bool { return c.name == f.Name })])
+	}
+	return w, nil
 }
 
 // counter counts the bytes written to it.
@@ -116,7 +91,7 @@ func (w *fileWriter) write(rec arrow.Record, rows []int32) error {
 		to := min(n, from+pageRows-w.inPage, from+rowGroupRows-w.inGroup)
 		part := span{from: from, to: to}
 		if rows != nil {
-			part = span{rows: rows[from:to], to: to - from}
+			part = span{rows: rows[from:to]}
 		}
 		for i, c := range w.columns {
 			if err := c.write(rec.Column(i), part); err != nil {
@@ -137,12 +112,12 @@ func (w *fileWriter) advance(n int) error {
 	w.inGroup += n
 	if w.inGroup == rowGroupRows {
 		w.inPage, w.inGroup = 0, 0
-		return w.parquet.Flush()
+		return w.parquet.endGroup()
 	}
 	if w.inPage == pageRows {
 		w.inPage = 0
 		for _, c := range w.columns {
-			if err := c.out.Flush(); err != nil {
+			if err := c.flush(); err != nil {
 				return err
 			}
 		}
@@ -154,7 +129,7 @@ func (w *fileWriter) advance(n int) error {
 // the file belongs to no version: if we stop after close, it lies there unnamed.
 func (w *fileWriter) close(unique, imported bool) (*add, error) {
 	defer w.abort()
-	err := w.parquet.Close()
+	err := w.parquet.close()
 	if err == nil {
 		err = w.buffer.Flush()
 	}

@@ -122,7 +122,7 @@ type Config struct {
 	FlushEvery  time.Duration // how long states wait for their flush: 100 ms
 	FlushRows   int           // groups over all plans that make a flush at once: 500,000
 	Horizon     time.Duration // stretch of log in which duplicates are found: 15 minutes
-	HorizonRows int           // events remembered for that at most: 3,145,728 (32 to 64 bytes each)
+	HorizonRows int           // events remembered for that at most: 9,000,000 (15 bytes each)
 	Logger      *slog.Logger  // default: slog.Default()
 }
 
@@ -137,7 +137,7 @@ func (c *Config) defaults() {
 		c.Horizon = 15 * time.Minute
 	}
 	if c.HorizonRows == 0 {
-		c.HorizonRows = 3 << 20
+		c.HorizonRows = 9_000_000
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

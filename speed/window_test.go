@@ -4,28 +4,48 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"watershed/schemas"
 	"watershed/speed"
 )
 
-// A window remembers its rows and at most an eighth more, in at most 64 bytes each; in 32 if it is
-// as large as by default.
+// A window remembers its rows and at most a twelfth more, in at most 14.9 bytes each when it is full of as many as
+// by default, and never takes more than that comes to. Segments of few events have more to spare.
 func TestWindowBytes(t *testing.T) {
 	for _, rows := range []int{1000, 100_000, speed.DefaultHorizonRows()} {
-		held, bytes := speed.WindowSize(rows, rows+rows/4)
-		t.Logf("%d rows: %d events in %d bytes, %.1f each", rows, held, bytes, float64(bytes)/float64(held))
-		if held < rows || held > rows+rows/speed.Generations+1 {
-			t.Errorf("of %d rows %d are remembered", rows, held)
-		}
-		// The youngest table is larger than what it holds until it is full.
-		limit := 64 * int64(rows) * (speed.Generations + 1) / speed.Generations
-		if rows == speed.DefaultHorizonRows() {
-			limit /= 2
-		}
-		if bytes > max(limit, 1024*24*(speed.Generations+1)) {
-			t.Errorf("%d rows take %d bytes; want %d or fewer", rows, bytes, limit)
+		for _, events := range []int{rows / 5, rows + rows/4} {
+			held, bytes := speed.WindowSize(rows, events)
+			t.Logf("%d of %d rows: %d events in %d bytes, %.1f each", events, rows, held, bytes, float64(bytes)/float64(held))
+			if held < min(rows, events) || held > rows+rows/speed.Generations+1 {
+				t.Errorf("of %d rows %d are remembered", rows, held)
+			}
+			const segment, each = 192, 14.9 // bytes: a segment's head, and buckets that are not full; an event
+			if limit := 1024*segment + each*float64(rows+rows/speed.Generations); float64(bytes) > limit {
+				t.Errorf("%d events take %d bytes; want %.0f at most", held, bytes, limit)
+			}
 		}
 	}
+}
+
+// A set of fingerprints knows what was added and not dropped, whatever its segments went through.
+func TestPrints(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		most := rapid.SampledFrom([]int{1, 3000, 60_000}).Draw(r, "most")
+		steps := rapid.SliceOfN(rapid.IntRange(0, 9000), 1, 20).Draw(r, "events by generation")
+		if err := speed.CheckPrints(most, steps, rapid.Uint64().Draw(r, "seed")); err != nil {
+			r.Fatal(err)
+		}
+	})
+}
+
+// BenchmarkWindow looks for duplicates among as many events as are remembered by default.
+func BenchmarkWindow(b *testing.B) {
+	add := speed.FullWindow()
+	for b.Loop() {
+		add(1 << 14)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N<<14), "ns/event")
 }
 
 // A worker that was restarted finds the same duplicates as one that was not, and misses the same:

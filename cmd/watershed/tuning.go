@@ -46,7 +46,7 @@ func (t *tuning) register(f *pflag.FlagSet) {
 	f.Var(&t.Past, "past", "how far an event's time may lie before it was published; what is older goes to the dead letters; from the next cut on")
 	f.Var(&t.Future, "future", "how far an event's time may lie after it was published; likewise")
 	f.DurationVar(&t.Horizon, "horizon", 15*time.Minute, "`stretch` of log in which the speed layer finds duplicates; the batch finds all")
-	f.IntVar(&t.HorizonRows, "horizon-rows", 3<<20, "most `events` that are remembered for that, 32 to 64 bytes each")
+	f.IntVar(&t.HorizonRows, "horizon-rows", 9_000_000, "most `events` that are remembered for that, 15 bytes each")
 	f.DurationVar(&t.FlushEvery, "flush-every", 100*time.Millisecond, "how long events wait until they show, at least")
 	f.Var(&t.Retention, "retention", "how long files of history stay that compaction or repair has replaced")
 	f.Int64Var(&t.BatchMemory, "batch-memory", 384<<20, "`bytes` of states that a batch keeps until they are inserted")

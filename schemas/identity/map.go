@@ -11,8 +11,7 @@ import (
 //
 // An entry is 16 bytes and the value, and TestMapBytes measures what that comes to. The batch,
 // with a Place of 16 bytes and room for just the rows of a date, takes 43 bytes an event; for
-// those that have duplicates besides 54 (24 bytes to compare payloads). The speed layer, with 8
-// bytes, takes 32 bytes an event in a full map, and up to 64 in one that has just doubled.
+// those that have duplicates besides 54 (24 bytes to compare payloads).
 type Map[V any] struct {
 	entries []entry[V]
 	n       int

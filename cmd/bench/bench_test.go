@@ -32,7 +32,7 @@ func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	file, chart := filepath.Join(dir, "bench.json"), filepath.Join(dir, "bench.svg")
 	var stdout, stderr strings.Builder
-	args := []string{"--events", "50000", "--days", "3", "--runs", "1", "--dir", dir, "--json", file, "--chart", chart}
+	args := []string{"--events", "10000", "--days", "2", "--runs", "1", "--dir", dir, "--json", file, "--chart", chart}
 	if err := run(t.Context(), args, nil, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
@@ -49,11 +49,11 @@ func TestBench(t *testing.T) {
 			t.Errorf("the result has no %s", name)
 		}
 	}
-	if got["events"] != 50000.0 || got["cores"] != 2.0 {
+	if got["events"] != 10000.0 || got["cores"] != 2.0 {
 		t.Errorf("got %v events on %v cores; want what was asked for", got["events"], got["cores"])
 	}
 	drawn, err := os.ReadFile(chart)
-	if err != nil || !strings.Contains(string(drawn), "--events 50000") {
+	if err != nil || !strings.Contains(string(drawn), "--events 10000") {
 		t.Errorf("the chart does not name its command (%v)", err)
 	}
 	if !strings.Contains(stdout.String(), "DuckDB") {

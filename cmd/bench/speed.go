@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,16 +21,16 @@ const speedCommand = "speed"
 
 // SpeedConfig says what of the speed layer is measured, besides what Config has.
 type SpeedConfig struct {
-	PerMessage int   // events of a message
-	PeerEvents int   // that the peer gets
-	Singles    int   // messages of one event each
-	Backlog    int   // events that gather while the worker is away
-	Live       int   // events a second that come while it catches up
-	Rates      []int // events a second at which latencies are measured
-	Seconds    int   // that each lasts
-	Idle       int   // single events to an idle system
-	Fsync      bool  // NATS and ClickHouse, also the peer's, sync before they acknowledge
-	Only       string
+	PerMessage int      // events of a message
+	PeerEvents int      // that the peer gets
+	Singles    int      // messages of one event each
+	Backlog    int      // events that gather while the worker is away
+	Live       int      // events a second that come while it catches up
+	Rates      []int    // events a second at which latencies are measured
+	Seconds    int      // that each lasts
+	Idle       int      // single events to an idle system
+	Fsync      bool     // NATS and ClickHouse, also the peer's, sync before they acknowledge
+	Only       []string // parts; nil: all
 }
 
 // A speedBench is a benchmark of the speed layer under way.
@@ -90,7 +91,7 @@ func parseSpeed(args []string, stderr io.Writer) (*speedBench, error) {
 	f.IntVar(&s.Seconds, "seconds", 6, "`seconds` that each rate lasts")
 	f.IntVar(&s.Idle, "idle", 20, "single `events` to an idle system")
 	f.BoolVar(&s.Fsync, "fsync", false, "NATS and ClickHouse, also the peer's, sync what they acknowledge")
-	f.StringVar(&s.Only, "only", "", "measure one `part` alone, for profiles: "+strings.Join(partNames(), ", "))
+	only := f.String("only", "", "a `list` of parts to measure: "+strings.Join(partNames(), ", "))
 	f.StringVar(&cfg.JSON, "json", "", "`file` for the result")
 	f.StringVar(&cfg.Chart, "chart", "", "`file` for a chart, SVG")
 	f.StringVar(&cfg.Profile, "profile", "", "`file` for a CPU profile of the worker that runs last")
@@ -108,6 +109,11 @@ func parseSpeed(args []string, stderr io.Writer) (*speedBench, error) {
 	if len(cfg.Cores) != 1 || cfg.Events < 1000 || cfg.Runs < 1 || s.PerMessage < 1 || s.PeerEvents < 1 || s.Singles < 1 || s.Backlog < 50 ||
 		s.Live < 200 || s.Seconds < 1 || s.Idle < 1 || f.NArg() > 0 {
 		return nil, errors.New("--events must be 1000 or more, --live 200, --backlog 50, the other numbers 1, and nothing besides flags")
+	}
+	for name := range strings.FieldsFuncSeq(*only, func(r rune) bool { return r == ',' }) {
+		if s.Only = append(s.Only, name); !slices.Contains(partNames(), name) {
+			return nil, fmt.Errorf("--only %s: there is no such part", name)
+		}
 	}
 	var err error
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
@@ -175,21 +181,14 @@ func (b *speedBench) run(ctx context.Context) (*speedResult, error) {
 	if err := pin(b.cores, b.all); err != nil {
 		return nil, err
 	}
-	var err error
-	if b.data, err = definitionsOf("pageview"); err != nil {
+	if err := b.prepare(); err != nil {
 		return nil, err
 	}
 	r.Views = b.six()
-	b.events = b.cfg.Traffic.streamed(b.data, throughputStep, 0)
-	live := b.cfg.Traffic
-	live.Seed, live.Events = live.Seed+1, min(b.cfg.Events, 60*b.speed.Live)
-	b.live = live.streamed(b.data, throughputStep, 0)
-	live.Events = max(b.speed.Idle, 1000)
-	b.marked = live.streamed(b.data, throughputStep, 1)
 	r.BytesPerEvent = b.events.bytesPerEvent()
 	b.say("%d events of %.0f bytes", b.events.len(), r.BytesPerEvent)
 	for _, p := range speedParts() {
-		if b.speed.Only != "" && b.speed.Only != p.name {
+		if b.speed.Only != nil && !slices.Contains(b.speed.Only, p.name) {
 			continue
 		}
 		if err := p.measure(ctx, b, r); err != nil {
@@ -199,6 +198,20 @@ func (b *speedBench) run(ctx context.Context) (*speedResult, error) {
 	r.finish()
 	r.Versions = versions{Watershed: revision(), ClickHouse: b.server}
 	return r, nil
+}
+
+// prepare makes the events.
+func (b *speedBench) prepare() (err error) {
+	if b.data, err = definitionsOf("pageview"); err != nil {
+		return err
+	}
+	b.events = b.cfg.Traffic.streamed(b.data, throughputStep, 0)
+	live := b.cfg.Traffic
+	live.Seed, live.Events = live.Seed+1, min(b.cfg.Events, 60*b.speed.Live)
+	b.live = live.streamed(b.data, throughputStep, 0)
+	live.Events = max(b.speed.Idle, 1000)
+	b.marked = live.streamed(b.data, throughputStep, 1)
+	return nil
 }
 
 // checkEvents are so many that the check takes a few seconds.

@@ -58,6 +58,8 @@ type Table struct {
 	event *schemas.Event
 	now   func() time.Time
 
+	encoders sync.Pool // of *fileEncoder
+
 	mu    sync.Mutex // guards what follows
 	state *state     // the newest version read
 	marks []mark     // txns of the commits read one by one, oldest first

@@ -11,12 +11,14 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/google/uuid"
 	"github.com/parquet-go/parquet-go"
 
 	"watershed/internal/durable"
+	"watershed/schemas"
 )
 
 // A fileWriter writes one data file from columns, never through rows. It is used by one goroutine.
@@ -27,7 +29,7 @@ type fileWriter struct {
 	file    *durable.File
 	hash    hash.Hash
 	size    int64
-	buffer  *bufio.Writer
+	encoder *fileEncoder
 	parquet *parquetFile
 	columns []*columnWriter // as Event.ArrowSchema has them
 	rows    int64
@@ -43,31 +45,59 @@ func (t *Table) newFile(date int32) (*fileWriter, error) {
 func newFileName() string { return uuid.NewString() + ".parquet" }
 
 func (t *Table) newFileNamed(date int32, name string) (*fileWriter, error) {
-	schema, err := parquetSchema(t.event)
-	if err != nil {
-		return nil, err
+	e, ok := t.encoders.Get().(*fileEncoder)
+	if !ok {
+		schema, err := parquetSchema(t.event)
+		if err != nil {
+			return nil, err
+		}
+		e = newFileEncoder(t.event, schema)
+		e.home = &t.encoders
 	}
-	return t.newFileAs(date, name, schema)
+	return t.newFileWith(date, name, e)
 }
 
 // newFileAs begins a data file whose columns are stored as the schema says.
 func (t *Table) newFileAs(date int32, name string, schema *parquet.Schema) (*fileWriter, error) {
+	return t.newFileWith(date, name, newFileEncoder(t.event, schema))
+}
+
+// A fileEncoder is the memory that a file is encoded in. That of files of the usual schema is used again.
+type fileEncoder struct {
+	schema  *parquet.Schema
+	stored  []*columnWriter // as the schema has them
+	columns []*columnWriter // as Event.ArrowSchema has them
+	buffer  *bufio.Writer
+	home    *sync.Pool // takes it back; nil: nobody does
+}
+
+func newFileEncoder(ev *schemas.Event, schema *parquet.Schema) *fileEncoder {
+	e := &fileEncoder{schema: schema, stored: schemaColumns(ev, schema), buffer: bufio.NewWriterSize(nil, writeBytes)}
+	for _, f := range ownFields(ev) {
+		e.columns = append(e.columns, e.stored[slices.IndexFunc(e.stored, func(c *columnWriter) bool { return c.name == f.Name })])
+	}
+	return e
+}
+
+// writeBytes is how much is written to disk at once.
+const writeBytes = 256 << 10
+
+func (t *Table) newFileWith(date int32, name string, e *fileEncoder) (*fileWriter, error) {
 	dir := dateColumn + "=" + formatDate(date)
 	err := durable.MkdirAll(filepath.Join(t.dir, dir))
 	if err != nil {
 		return nil, err
 	}
-	w := &fileWriter{table: t, path: path.Join(dir, name), date: date, hash: sha256.New()}
+	w := &fileWriter{table: t, path: path.Join(dir, name), date: date, hash: sha256.New(), encoder: e, columns: e.columns}
 	if w.file, err = durable.Create(filepath.Join(t.dir, filepath.FromSlash(w.path))); err != nil {
 		return nil, err
 	}
-	w.buffer = bufio.NewWriterSize(io.MultiWriter(w.file, w.hash, (*counter)(&w.size)), 256<<10)
-	columns := schemaColumns(t.event, schema)
-	if w.parquet, err = newParquetFile(w.buffer, schema, columns); err != nil {
-		return nil, errors.Join(err, w.file.Abort())
+	for _, c := range e.stored {
+		c.reset()
 	}
-	for _, f := range ownFields(t.event) {
-		w.columns = append(w.columns, columns[slices.IndexFunc(columns, func(c *columnWriter) bool { return c.name == f.Name })])
+	e.buffer.Reset(io.MultiWriter(w.file, w.hash, (*counter)(&w.size)))
+	if w.parquet, err = newParquetFile(e.buffer, e.schema, e.stored); err != nil {
+		return nil, errors.Join(err, w.file.Abort())
 	}
 	return w, nil
 }
@@ -131,7 +161,7 @@ func (w *fileWriter) close(unique, imported bool) (*add, error) {
 	defer w.abort()
 	err := w.parquet.close()
 	if err == nil {
-		err = w.buffer.Flush()
+		err = w.encoder.buffer.Flush()
 	}
 	if err == nil {
 		err = w.file.Commit()
@@ -147,10 +177,15 @@ func (w *fileWriter) close(unique, imported bool) (*add, error) {
 	if imported {
 		tags[tagImport] = "true"
 	}
-	return &add{
+	a := &add{
 		Path: encodePath(w.path), PartitionValues: map[string]string{dateColumn: formatDate(w.date)},
 		Size: w.size, ModificationTime: w.table.now().UnixMilli(), DataChange: true, Stats: w.stats(), Tags: tags,
-	}, nil
+	}
+	if e := w.encoder; e.home != nil { // that of a file that fails is left to the collector
+		w.encoder, w.columns, w.parquet = nil, nil, nil
+		e.home.Put(e)
+	}
+	return a, nil
 }
 
 // abort throws an unfinished file away; after close it does nothing.

@@ -55,7 +55,7 @@ func (d *definitions) of(ctx context.Context, eventType string) (*checker, error
 	select {
 	case r := <-read:
 		if r.Err != nil {
-			return nil, r.Err
+			return nil, logError(ctx, r.Err)
 		}
 		s = r.Val.(*set)
 	case <-ctx.Done():

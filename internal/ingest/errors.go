@@ -1,9 +1,13 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+
+	"watershed/internal/eventlog"
 )
 
 // ErrBusy is the error of a request for which there is no memory. Nothing of it was read or published.
@@ -59,4 +63,33 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%d rows do not fit event type %s; nothing was published", e.Result.Rejected, e.Type)
+}
+
+// A LogError says that the log is not known to have all the events of a request, though some of them may be
+// in it. Sending the request again does no harm.
+type LogError struct {
+	Full       bool          // the log has no room; nothing of a message that it refused for that is in it
+	RetryAfter time.Duration // when it makes sense to send the request again
+	err        error
+}
+
+func (e *LogError) Error() string { return e.err.Error() }
+
+// Unwrap returns why.
+func (e *LogError) Unwrap() error { return e.err }
+
+// retryAfter is what a client waits if the log does not say for how long.
+const retryAfter = 2 * time.Second
+
+// logError is an error of the log, unless it is that of a client that has gone away.
+func logError(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	e := &LogError{Full: errors.Is(err, eventlog.ErrLogFull), RetryAfter: retryAfter, err: err}
+	var refused *eventlog.PublishError
+	if errors.As(err, &refused) && refused.RetryAfter() > 0 {
+		e.RetryAfter = refused.RetryAfter()
+	}
+	return e
 }

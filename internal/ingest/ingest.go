@@ -151,8 +151,8 @@ type Row struct {
 // reading of definitions and body alone.
 //
 // Errors about the request are an *UnknownTypeError, *MediaTypeError, *BodyError, *TooLargeError or
-// *RefusedError, and nothing of it was published. ErrBusy and ErrClosed say the same of this process. Any
-// other error is the log's; its RetryAfter says when to send the request again.
+// *RefusedError, and nothing of it was published. ErrBusy and ErrClosed say the same of this process. A
+// *LogError is one of the log.
 func (in *Ingest) Accept(ctx context.Context, r Request) (Result, error) {
 	if !in.enter() {
 		return Result{}, ErrClosed
@@ -188,11 +188,11 @@ func (in *Ingest) Accept(ctx context.Context, r Request) (Result, error) {
 	if len(rows) == 0 {
 		return result, &BodyError{errors.New("there is no event in the body")}
 	}
-	result.Position, err = in.publish(ctx, r.Type, key, rows, result.Accepted)
-	if err != nil {
+	if result.Position, err = in.publish(ctx, r.Type, key, rows, result.Accepted); err != nil {
 		result.Accepted = 0
+		return result, logError(context.WithoutCancel(ctx), err)
 	}
-	return result, err
+	return result, nil
 }
 
 func (in *Ingest) enter() bool {

@@ -12,7 +12,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"watershed/internal/bounded"
-	"watershed/internal/eventlog"
 	"watershed/internal/ingest"
 )
 
@@ -288,8 +287,8 @@ func TestFullLog(t *testing.T) {
 					continue
 				}
 				refused[c]++
-				again := failsAs[*eventlog.PublishError](t, err)
-				if again != nil && (!errors.Is(err, eventlog.ErrLogFull) || again.RetryAfter() <= 0 || got.Accepted != 0) {
+				again := failsAs[*ingest.LogError](t, err)
+				if again != nil && (!again.Full || again.RetryAfter <= 0 || got.Accepted != 0) {
 					t.Errorf("got %+v, %v", got, err)
 				}
 			}

@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"schemas/expr":               {"schemas", "schemas/column"},
 	"schemas/identity":           {"schemas", "schemas/column"},
 	"schemas/view":               {"schemas", "schemas/agg", "schemas/column", "schemas/expr"},
-	"serving/api":                {"schemas"},
+	"serving/api":                {"internal/ingest", "schemas"},
 	"serving/store":              {"internal/crash", "schemas", "schemas/agg", "schemas/view"},
 	"speed":                      {"internal/crash", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"watershed/internal/ingest"
 	"watershed/schemas"
 )
 
@@ -23,6 +24,7 @@ type Deps struct {
 	Catalog     Catalog
 	Log         Log
 	DeadLetters DeadLetters                                    // nil: there are no routes for them
+	Ingest      *ingest.Ingest                                 // nil: no events are taken in; it is closed after Serve
 	History     func(context.Context) ([]TypeStatus, error)    // positions of the archived types, without their lags; nil: no history here
 	Audits      func(context.Context) ([]schemas.Audit, error) // of the newest build; nil: nobody audits
 	Workers     func() map[string]any                          // what the loops of this process say of themselves; nil: none run here
@@ -38,8 +40,10 @@ type api struct {
 	config   Config
 	deps     Deps
 	logger   *slog.Logger
-	tokens   [][sha256.Size]byte
-	stopping atomic.Bool // set when Serve begins to shut down
+	tokens   [][sha256.Size]byte // of those who may read
+	writers  [][sha256.Size]byte // of those who may publish
+	ingested *ingestMetrics      // nil: nothing is taken in
+	stopping atomic.Bool         // set when Serve begins to shut down
 }
 
 // Handler is the endpoint as a handler, all its checks included. The config's address decides which Host
@@ -66,6 +70,12 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 	for _, t := range cfg.Tokens {
 		a.tokens = append(a.tokens, sha256.Sum256([]byte(t)))
 	}
+	for _, t := range cfg.IngestTokens {
+		a.writers = append(a.writers, sha256.Sum256([]byte(t)))
+	}
+	if deps.Ingest != nil && !cfg.Admin {
+		a.ingested = newIngestMetrics()
+	}
 	return a, nil
 }
 
@@ -76,7 +86,7 @@ func (a *api) handler(version string) http.Handler {
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{Title: "Watershed", Version: version,
-				Description: "Merged answers of batch and speed layer: read-only SQL and typed queries of views."},
+				Description: "Merged answers of batch and speed layer: read-only SQL and typed queries of views; and events taken in."},
 			Components: &huma.Components{
 				SecuritySchemes: map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}},
 			},
@@ -101,6 +111,9 @@ func (a *api) handler(version string) http.Handler {
 	huma.Register(h, operation("readyz", http.MethodGet, "/readyz", "All that is needed answers"), a.readyz)
 	if a.deps.DeadLetters != nil && !a.config.Admin {
 		a.deadLetterRoutes(h, operation)
+	}
+	if a.ingested != nil {
+		a.ingestRoute(h, operation)
 	}
 	mux.Handle("GET /metrics", a.metrics())
 	return a.guard(mux)

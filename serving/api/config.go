@@ -16,6 +16,10 @@ type Config struct {
 	// authentication with any user name. None: everybody who reaches loopback may ask. The endpoint
 	// speaks plain HTTP; beyond a trusted network, put a TLS proxy before it.
 	Tokens []string
+	// IngestTokens are what a client that publishes events must show one of. None: if there are no Tokens
+	// either, everybody who reaches loopback may publish, and otherwise nobody may, since the right to read is
+	// not the right to write. A token that stands in both lists has both rights.
+	IngestTokens []string
 	// Admin leaves out all that answers with events' values: what is left is /metrics, /v1/status, /livez
 	// and /readyz, for a process that serves no queries. Deps then need no Reader.
 	Admin bool
@@ -65,9 +69,11 @@ func (c Config) Validate() error {
 	case !isLoopback(host) && len(c.Tokens) == 0:
 		errs = append(errs, fmt.Errorf("address %q is not loopback: without a token, only loopback is listened on; give a token or listen on 127.0.0.1", c.Addr))
 	}
-	for i, t := range c.Tokens {
-		if len(t) < minToken || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			errs = append(errs, fmt.Errorf("token %d: want at least %d characters, printable ASCII without spaces", i+1, minToken))
+	for what, tokens := range map[string][]string{"token": c.Tokens, "ingest token": c.IngestTokens} {
+		for i, t := range tokens {
+			if len(t) < minToken || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				errs = append(errs, fmt.Errorf("%s %d: want at least %d characters, printable ASCII without spaces", what, i+1, minToken))
+			}
 		}
 	}
 	if c.Timeout < 0 || c.Timeout > c.MaxTimeout {

@@ -12,6 +12,7 @@
 //	GET  /v1/dlq/{id}       one of them, with its bytes
 //	POST /v1/dlq/replay     publish them again, once: {"type", "reason", "since", "until", "ids", "limit"} or {"all": true}
 //	POST /v1/dlq/drop       remove them for good, likewise
+//	POST /v1/events/{type}  publish events: see Events
 //	GET  /metrics           the status, and what the loops of this process count, for Prometheus
 //	GET  /livez, /readyz    the process answers; everything that it needs answers
 //	GET  /openapi.json      this interface as OpenAPI 3.1
@@ -49,6 +50,24 @@
 // reports a broken transfer, and what it received must not be used. A client that goes away has its query
 // killed. The timeout covers the transfer too.
 //
+// # Events
+//
+// POST /v1/events/{type} takes events in: application/x-ndjson (so too without a Content-Type), application/json (an
+// event, or an array of them), CloudEvents 1.0 (application/cloudevents+json, -batch+json, or ce- headers), each also with
+// Content-Encoding gzip or zstd; 8 MiB as they are sent and 16 MiB unpacked. 202 comes when the log has acknowledged
+// them, with {"accepted", "rejected", "position"} and the position as Watershed-Position, which a query takes as
+// Watershed-Min-Position.
+//
+// If a row does not fit its type, nothing is published, and "rows" in the problem says which and why (the first 100;
+// rows count from 0, blank lines do not count), "rejected" how many; with partial=true the others are published all the
+// same. Rows are held against the definitions of the last cut and this machine's clock. The log's timestamp decides
+// later, so an event at the very edge of the range of times may still become a dead letter.
+//
+// After any answer but 202 and 4xx, or none, send the request again: events that are equal by type, id and date count
+// once. Under an Idempotency-Key not even the log has them twice, if the second request comes within two minutes. A request
+// of more than 512 KiB becomes several messages; if the log refuses some of them, others stay, and the answer is an error.
+// Requests without a key share messages, for which none waits longer than 5 ms.
+//
 // # Problems
 //
 // Errors are RFC 9457 problem+json. "code" is stable, "type" is "urn:watershed:problem:" and the code,
@@ -62,20 +81,26 @@
 //	forbidden               403     the reader may not do this; or another site's page asked, through a browser
 //	not-found               404     no such path
 //	view-not-found          404     no such view
+//	type-not-found          404     no such event type
 //	method-not-allowed      405     not by this method
 //	not-acceptable          406     no format that Accept allows
 //	not-covered             409     the live build does not cover the view yet: wait for the next batch
-//	body-too-large          413     more than 1 MiB of SQL
-//	unsupported-media-type  415     the body is neither text nor JSON
+//	body-too-large          413     more than 1 MiB of SQL, 8 MiB of events, or 16 MiB of them unpacked
+//	unsupported-media-type  415     the body is of another kind than is read here
 //	wrong-host              421     on loopback: the Host header names another machine (DNS rebinding)
 //	limit-exceeded          422     too many rows, or too much memory, for the limits in force
-//	busy                    429     ClickHouse has no place for another query, or the quota is used up
+//	events-refused          422     events do not fit their type; none was published
+//	busy                    429     ClickHouse has no place for another query, the quota is used up, or too many events wait for the log
 //	internal                500     a bug here; the log says more
 //	build-changed           503     flips came faster than the query could be analysed
 //	unavailable             503     ClickHouse or the log does not answer
+//	log-full                503     the log has no room for events
 //	timeout                 504     not done within the time limit
 //
 // # Security
+//
+// Publishing is a right of its own: tokens that read do not publish, and those that publish do not read. Where there are
+// tokens and none of them publishes, nobody does.
 //
 // Without tokens, only loopback is listened on. There a Host header that names anything else is refused, and
 // so are requests of other sites' pages; no CORS header is ever sent. What SQL may do is decided by ClickHouse

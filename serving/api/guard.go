@@ -32,9 +32,13 @@ func (a *api) guard(next http.Handler) http.Handler {
 		case onLoopback && !isLoopback(withoutPort(r.Host)):
 			// Otherwise a web page could point its own name at 127.0.0.1 and read our answers.
 			problem(WrongHost, "this endpoint is local: ask for it as localhost or 127.0.0.1").write(w)
-		case r.URL.Path != "/livez" && r.URL.Path != "/readyz" && !a.allowed(r):
-			problem(Unauthorized, "want Authorization: Bearer and a token, or the token as basic password").write(w)
+		case r.URL.Path == "/livez" || r.URL.Path == "/readyz":
+			protected.ServeHTTP(w, r)
 		default:
+			if p := a.refused(r); p != nil {
+				p.write(w)
+				return
+			}
 			protected.ServeHTTP(w, r)
 		}
 	}))
@@ -47,12 +51,27 @@ func withoutPort(host string) string {
 	return host
 }
 
-// allowed reports whether the request carries a token, or none is needed. It compares hashes, so that the
-// time it takes tells nothing.
-func (a *api) allowed(r *http.Request) bool {
-	if len(a.tokens) == 0 {
-		return true
+// refused says why the request may not be served: it carries no token, or not one of its kind. nil: it may.
+func (a *api) refused(r *http.Request) *Problem {
+	wanted, others, right := a.tokens, a.writers, "read"
+	if strings.HasPrefix(r.URL.Path, eventsPath) {
+		wanted, others, right = a.writers, a.tokens, "publish events"
+		if len(wanted) == 0 && len(others) > 0 {
+			return problem(Forbidden, "nobody may publish events here: there are tokens, and none that has the right to")
+		}
 	}
+	switch {
+	case len(wanted) == 0 || carries(r, wanted):
+		return nil
+	case carries(r, others):
+		return problem(Forbidden, "this token does not have the right to %s", right)
+	}
+	return problem(Unauthorized, "want Authorization: Bearer and a token, or the token as basic password")
+}
+
+// carries reports whether the request has one of the tokens. It compares hashes, so that the time it takes
+// tells nothing.
+func carries(r *http.Request, tokens [][sha256.Size]byte) bool {
 	_, token, ok := r.BasicAuth()
 	if !ok {
 		scheme, rest, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -63,7 +82,7 @@ func (a *api) allowed(r *http.Request) bool {
 	}
 	sum := sha256.Sum256([]byte(token))
 	found := 0
-	for _, want := range a.tokens {
+	for _, want := range tokens {
 		found |= subtle.ConstantTimeCompare(sum[:], want[:])
 	}
 	return found == 1

@@ -17,6 +17,9 @@ func (a *api) metrics() http.Handler {
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newStatusCollector(func() *Status { return ReadStatus(context.Background(), a.deps) }))
 	r.MustRegister(a.deps.Collectors...)
+	if a.ingested != nil {
+		r.MustRegister(a.ingested.collectors()...)
+	}
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)})
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"watershed/internal/ingest"
 )
 
 // A Code is the stable name of a kind of problem.
@@ -23,6 +25,7 @@ const (
 	Forbidden            Code = "forbidden"
 	NotFound             Code = "not-found"
 	ViewNotFound         Code = "view-not-found"
+	TypeNotFound         Code = "type-not-found"
 	MethodNotAllowed     Code = "method-not-allowed"
 	NotAcceptable        Code = "not-acceptable"
 	NotCovered           Code = "not-covered"
@@ -30,10 +33,12 @@ const (
 	UnsupportedMediaType Code = "unsupported-media-type"
 	WrongHost            Code = "wrong-host"
 	LimitExceeded        Code = "limit-exceeded"
+	EventsRefused        Code = "events-refused"
 	Busy                 Code = "busy"
 	Internal             Code = "internal"
 	BuildChanged         Code = "build-changed"
 	Unavailable          Code = "unavailable"
+	LogFull              Code = "log-full"
 	Timeout              Code = "timeout"
 )
 
@@ -54,6 +59,8 @@ func (c Code) status() (int, string) {
 		return http.StatusNotFound, "No such path"
 	case ViewNotFound:
 		return http.StatusNotFound, "No such view"
+	case TypeNotFound:
+		return http.StatusNotFound, "No such event type"
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed, "Not by this method"
 	case NotAcceptable:
@@ -63,17 +70,21 @@ func (c Code) status() (int, string) {
 	case BodyTooLarge:
 		return http.StatusRequestEntityTooLarge, "The request is too large"
 	case UnsupportedMediaType:
-		return http.StatusUnsupportedMediaType, "The body is neither text nor JSON"
+		return http.StatusUnsupportedMediaType, "The body is not of a kind that is read here"
 	case WrongHost:
 		return http.StatusMisdirectedRequest, "The Host header names another machine"
 	case LimitExceeded:
 		return http.StatusUnprocessableEntity, "The answer exceeds a limit"
+	case EventsRefused:
+		return http.StatusUnprocessableEntity, "Events do not fit their type"
 	case Busy:
-		return http.StatusTooManyRequests, "Too many queries"
+		return http.StatusTooManyRequests, "Too many requests"
 	case BuildChanged:
 		return http.StatusServiceUnavailable, "The live build keeps changing"
 	case Unavailable:
 		return http.StatusServiceUnavailable, "An engine does not answer"
+	case LogFull:
+		return http.StatusServiceUnavailable, "The log is full"
 	case Timeout:
 		return http.StatusGatewayTimeout, "The query took too long"
 	}
@@ -90,6 +101,9 @@ type Problem struct {
 	Parameter  string `json:"parameter,omitempty" doc:"The parameter at fault"`
 	ClickHouse int    `json:"clickhouse,omitempty" doc:"ClickHouse's error code"`
 
+	Rejected int          `json:"rejected,omitempty" doc:"events-refused: rows that do not fit"`
+	Rows     []ingest.Row `json:"rows,omitempty" doc:"events-refused: the first 100 of them"`
+
 	cause  error
 	header http.Header
 }
@@ -103,7 +117,7 @@ func problem(code Code, format string, args ...any) *Problem {
 	case Unauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="watershed"`)
 		p.header.Add("WWW-Authenticate", `Basic realm="watershed"`)
-	case Busy, BuildChanged, Unavailable:
+	case Busy, BuildChanged, Unavailable, LogFull:
 		p.header.Set("Retry-After", "1")
 	}
 	return p

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"watershed/internal/ingest"
 	"watershed/serving/api"
 )
 
@@ -90,6 +91,15 @@ func TestProblems(t *testing.T) {
 	f(&open, sql("DROP TABLE events", ""), api.Forbidden, "")
 	f(&open, get("/v2"), api.NotFound, "")
 	f(&open, get("/v1/views/nowhere"), api.ViewNotFound, "")
+	taking := receiver(t, api.Config{}, ingest.Config{}, 16<<10)
+	publish := func(path, body string) *http.Request {
+		return taking.request(t, http.MethodPost, "/v1/events/"+path, lines, body)
+	}
+	f(taking, publish("nowhere", gate(1)), api.TypeNotFound, "")
+	f(taking, publish("gate", "{}"), api.EventsRefused, "")
+	for taking.do(t, publish("gate", gate(1))).status == http.StatusAccepted {
+	}
+	f(taking, publish("gate", gate(1)), api.LogFull, "")
 	f(&open, get("/v1/sql"), api.MethodNotAllowed, "")
 	r := sql("SELECT 1", "")
 	r.Header.Set("Accept", "image/png")

@@ -1,0 +1,57 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"watershed/internal/ingest"
+)
+
+// An ingestMetrics counts what is taken in.
+type ingestMetrics struct {
+	requests *prometheus.CounterVec
+	events   *prometheus.CounterVec
+	rejected *prometheus.CounterVec
+	bytes    prometheus.Counter
+	seconds  prometheus.Histogram
+}
+
+func newIngestMetrics() *ingestMetrics {
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "watershed_ingest_" + name, Help: help}, []string{label})
+	}
+	return &ingestMetrics{
+		requests: counter("requests_total", "Requests that published events over HTTP, or were to.", "status"),
+		events:   counter("events_total", "Events that were published over HTTP.", "type"),
+		rejected: counter("rejected_total", "Rows that did not fit their type.", "type"),
+		bytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "watershed_ingest_bytes_total", Help: "Bytes of bodies, unpacked."}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "watershed_ingest_request_seconds", Help: "Time from the first byte of a body to the log's acknowledgement.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}),
+	}
+}
+
+func (m *ingestMetrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.requests, m.events, m.rejected, m.bytes, m.seconds}
+}
+
+// count counts one request. Types that are not defined have no label: anybody may name any.
+func (m *ingestMetrics) count(eventType string, r ingest.Result, took time.Duration, err error) {
+	status := http.StatusAccepted
+	var p *Problem
+	if errors.As(err, &p) {
+		status = p.Status
+	}
+	m.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	m.seconds.Observe(took.Seconds())
+	m.bytes.Add(float64(r.Bytes))
+	if r.Accepted > 0 {
+		m.events.WithLabelValues(eventType).Add(float64(r.Accepted))
+	}
+	if r.Rejected > 0 {
+		m.rejected.WithLabelValues(eventType).Add(float64(r.Rejected))
+	}
+}

@@ -284,10 +284,14 @@ func (d *Decoder) complete() error {
 	}
 	t := d.cols[d.time].ints[d.rows]
 	if t < d.from || t > d.to {
-		return fmt.Errorf("field %s: %s is not within %s before and %s after the log's timestamp %s", d.event.Time,
-			time.UnixMicro(t).UTC().Format(time.RFC3339Nano), d.limits.Past, d.limits.Future, d.at.UTC().Format(time.RFC3339Nano))
+		return d.outOfTime(t)
 	}
 	return nil
+}
+
+func (d *Decoder) outOfTime(t int64) error {
+	return fmt.Errorf("field %s: %s is not within %s before and %s after the log's timestamp %s", d.event.Time,
+		time.UnixMicro(t).UTC().Format(time.RFC3339Nano), d.limits.Past, d.limits.Future, d.at.UTC().Format(time.RFC3339Nano))
 }
 
 func blank(line []byte) bool {

@@ -61,11 +61,23 @@ var fragments = []string{
 	`"u":10413791999999999`, `"u":10413792000000000`, `"u":1.5`, `"u":"2000-01-01 00:00:00Z"`, `"u":"2000-01-01T00:00:00,5Z"`, `"u":"1969-12-31T23:59:59.9999995Z"`,
 	`"day":"2024-02-29"`, `"day":"2023-02-29"`, `"day":"1900-01-01"`, `"day":"1899-12-31"`, `"day":"2299-12-31"`, `"day":"2300-01-01"`, `"day":"2024-2-29"`, `"day":"2024-02-29 "`, `"day":19000`, `"day":null`,
 	`"o":null`, `"o":"\"\\\b\f\r\t"`, `"o":"plain"`, `"o":nul`, `"o":nullx`,
-	`"x":1`, `"x":{"deep":[[[[{}]]]]}`, `"":1`, `,`, `:`, `}`, `{`, ``, `"o" : "spaced"`, "\t\"i\"\r:\t5 ",
+	`"x":1`, `"x":"\ud800"`, `"x":["\u00e9",-0.5e+3,true,null,{"y":{},"z":[ ]}] , "x":1`, `"x":[1,]`, `"x":{"a":1,}`, `"x":{"a"}`, `"x":{1:2}`, `"x":01`, `"x":+1`, `"x":NaN`, `"x":"` + "\xff" + `"`, `"x":tru`, `"x":[1}`, `"x":`, `"x"`,
+	`"x":{"deep":[[[[{}]]]]}`, `"":1`, `,`, `:`, `}`, `{`, ``, `"o" : "spaced"`, "\t\"i\"\r:\t5 ",
+}
+
+func lenient() *schemas.Event {
+	ev := everyType()
+	ev.IgnoreUnknown = true
+	return ev
 }
 
 func TestFragmentsAgainstOracle(t *testing.T) {
-	ev := everyType()
+	for _, ev := range []*schemas.Event{everyType(), lenient()} {
+		testFragments(t, ev)
+	}
+}
+
+func testFragments(t *testing.T, ev *schemas.Event) {
 	for _, f := range fragments {
 		for _, line := range []string{
 			"{" + base + "," + f + "}", "{" + f + "," + base + "}", "{" + f + "}", `{"s":"x",` + f + "}", `{"t":1709208000000000,` + f + "}",
@@ -81,9 +93,13 @@ func TestFragmentsAgainstOracle(t *testing.T) {
 // TestRandomEventsAgainstOracle makes messages of random fragments in random order, and breaks
 // some of them at a random byte.
 func TestRandomEventsAgainstOracle(t *testing.T) {
-	ev := everyType()
+	strict, loose := everyType(), lenient()
 	rnd := rand.New(rand.NewPCG(3, 4))
-	for range 20_000 {
+	for n := range 20_000 {
+		ev := strict
+		if n%2 == 0 {
+			ev = loose
+		}
 		var message []byte
 		for range 1 + rnd.IntN(4) {
 			parts := []string{`"s":"x"`, `"t":"2024-02-29T12:00:00Z"`}
@@ -109,14 +125,16 @@ func FuzzAppend(f *testing.F) {
 	for _, s := range fragments {
 		f.Add([]byte("{" + base + "," + s + "}"))
 	}
-	ev := everyType()
+	strict, loose := everyType(), lenient()
 	f.Fuzz(func(t *testing.T, message []byte) {
-		bounded.Run(t, func() {
-			d := decode.New(ev, decode.Limits{})
-			d.Append(message, 1, logTime)
-		})
-		if err := compare(ev, message, logTime); err != nil {
-			t.Error(err)
+		for _, ev := range []*schemas.Event{strict, loose} {
+			bounded.Run(t, func() {
+				d := decode.New(ev, decode.Limits{})
+				d.Append(message, 1, logTime)
+			})
+			if err := compare(ev, message, logTime); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -50,6 +50,13 @@ func oracle(ev *schemas.Event, line []byte, from, to time.Time) (values []string
 			return nil, err
 		}
 		f := ev.Field(key.(string))
+		if f == nil && ev.IgnoreUnknown {
+			var passed json.RawMessage
+			if err := dec.Decode(&passed); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if _, twice := got[key.(string)]; twice || f == nil {
 			return nil, fmt.Errorf("field %s is twice or undeclared", key)
 		}
@@ -208,6 +215,9 @@ func compare(ev *schemas.Event, payload []byte, at time.Time) error {
 	for line := range bytes.SplitSeq(payload, []byte("\n")) {
 		if len(bytes.Trim(line, " \t\r")) == 0 {
 			continue
+		}
+		if ev.IgnoreUnknown && bytes.Count(line, []byte("["))+bytes.Count(line, []byte("{")) > 60 {
+			return nil // may be refused for its depth alone
 		}
 		want, err := oracle(ev, line, at.Add(-1000*time.Hour), at.Add(10*time.Hour))
 		switch {

@@ -133,9 +133,10 @@ func (b *builder) event(eventType string, header func(string) string, payload []
 	} else if format, err := decode.FormatOf(header); err != nil {
 		reason = err.Error()
 	} else {
-		before := d.Rows()
+		rows, bytes := d.Rows(), d.Bytes()
 		b.rejects = append(b.rejects, d.AppendAs(format, payload, seq, at)...)
-		b.rows += d.Rows() - before
+		b.rows += d.Rows() - rows
+		b.bytes += max(0, d.Bytes()-bytes-len(payload)) // texts of a dictionary take more than their message
 		return
 	}
 	b.rejects = append(b.rejects, schemas.Reject{Seq: seq, Row: -1, Type: eventType, Time: at, Reason: reason,

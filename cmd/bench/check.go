@@ -23,8 +23,8 @@ func (d *difference) Error() string {
 const (
 	// floatError is what sums of float64 in different orders may differ by, relatively.
 	floatError = 1e-9
-	// sketchError is the stated relative error of quantiles, with some room for its own rounding.
-	sketchError = 0.0101
+	// sketchError is the stated relative error of quantiles, 1/128, with some room for its own rounding.
+	sketchError = 0.0079
 	// duckUniqError is the standard error of DuckDB's approx_count_distinct, a HyperLogLog of 64
 	// registers: 1.04/√64.
 	duckUniqError = 0.13
@@ -112,7 +112,7 @@ func outside(p *view.Plan, m view.Measure) string {
 		n := fmt.Sprintf("length(r.%s)", name)
 		low := fmt.Sprintf("assumeNotNull(r.%s[greatest(1, toInt64(floor(%s * (%s - 1))))])", name, q, n)
 		high := fmt.Sprintf("assumeNotNull(r.%s[least(%s, toInt64(ceil(%s * %s)) + 1)])", name, n, q, n)
-		any = append(any, fmt.Sprintf("NOT (l.%[1]s[%[2]d] BETWEEN %[3]s - %[5]g * greatest(abs(%[3]s), 1) AND %[4]s + %[5]g * greatest(abs(%[4]s), 3))", name, i+1, low, high, sketchError))
+		any = append(any, fmt.Sprintf("NOT (l.%[1]s[%[2]d] BETWEEN %[3]s - %[5]g * abs(%[3]s) AND %[4]s + %[5]g * abs(%[4]s))", name, i+1, low, high, sketchError))
 	}
 	return strings.Join(any, " OR ")
 }

@@ -45,13 +45,13 @@ var questions = []question{
 	{
 		name: "busiest day: flights, routes, delay quantiles",
 		view: "SELECT toDate(day), flights, routes, delay FROM days ORDER BY flights DESC, day LIMIT 1",
-		file: "SELECT toDate(date) AS day, count() AS n, uniq(concat(origin, '-', destination)), quantilesDD(0.01, 0.5, 0.9, 0.99)(delay) FROM flights GROUP BY day ORDER BY n DESC, day LIMIT 1",
+		file: "SELECT toDate(date) AS day, count() AS n, uniq(concat(origin, '-', destination)), quantilesBFloat16(0.5, 0.9, 0.99)(delay) FROM flights GROUP BY day ORDER BY n DESC, day LIMIT 1",
 	},
 	{
 		name: "days: every value",
 		view: digest("toDate(day), flights, late, miles, worst, best, mean_delay, routes, delay", "days"),
 		file: digest("*", `(SELECT toDate(date) AS day, count(), countIf(delay > 15), sum(toInt128(distance)), max(delay), min(delay), avg(delay),
-			uniq(concat(origin, '-', destination)), quantilesDD(0.01, 0.5, 0.9, 0.99)(delay) FROM flights GROUP BY day)`),
+			uniq(concat(origin, '-', destination)), quantilesBFloat16(0.5, 0.9, 0.99)(delay) FROM flights GROUP BY day)`),
 	},
 	{
 		name: "departures_by_hour: every value",
@@ -67,7 +67,7 @@ var questions = []question{
 	{
 		name: "airports: every value",
 		view: digest("origin, flights, destinations, delay", "airports"),
-		file: digest("*", "(SELECT origin, count(), uniq(destination), quantilesDD(0.01, 0.5, 0.95)(delay) FROM flights GROUP BY origin)"),
+		file: digest("*", "(SELECT origin, count(), uniq(destination), quantilesBFloat16(0.5, 0.95)(delay) FROM flights GROUP BY origin)"),
 	},
 }
 

@@ -133,7 +133,7 @@ func (p *pipeline) byHand(ev *schemas.Event) [][]string {
 	p.t.Helper()
 	return p.ask(fmt.Sprintf(`SELECT customer, day, count(), countIf(paid),
 		sum(CAST(amount AS Decimal(76, 6))), toFloat64(sum(CAST(amount AS Decimal(76, 6)))) / count(), max(amount),
-		sum(toInt128(quantity)), avg(rate), sum(rate), min(ship), uniq(number), quantilesDD(0.01, 0.5, 0.95)(quantity)
+		sum(toInt128(quantity)), avg(rate), sum(rate), min(ship), uniq(number), quantilesBFloat16(0.5, 0.95)(quantity)
 		FROM (SELECT number, toDate32(placed, 'UTC') AS day, argMin(customer, (_seq, _row)) AS customer, argMin(amount, (_seq, _row)) AS amount,
 			argMin(quantity, (_seq, _row)) AS quantity, argMin(paid, (_seq, _row)) AS paid, argMin(rate, (_seq, _row)) AS rate, argMin(ship, (_seq, _row)) AS ship
 			FROM %s GROUP BY number, day)

@@ -11,7 +11,7 @@ const (
 // An arena hands out segments of 1<<log zeroed elements for the sets of many groups, so that
 // a group of a few values costs a few words and growing one allocates nothing. Segments are
 // known by a number, not by a pointer: the collector has nothing to look at in the groups.
-type arena[T uint32 | uint64] struct {
+type arena[T uint16 | uint32 | uint64] struct {
 	pages [][]T
 	page  int // the page being cut up
 	used  int // elements handed out of it

@@ -2,6 +2,7 @@ package agg
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -11,14 +12,26 @@ import (
 	"watershed/schemas/column"
 )
 
-// quantiles gives, for each level, a value within 1 % of the one at that rank (within 3 % for
-// magnitudes below 1: prefer small units), and an empty array over nothing. It takes int64
-// and float64; a float64 whose magnitude is neither 0 nor from MinQuantile to MaxQuantile
-// counts as null, in every form. The state is ClickHouse's quantilesDD(0.01, levels...).
+// quantiles gives, for each level, the value at that rank or one up to 0.8 % nearer to zero, and an empty
+// array over nothing. It takes int64 and float64; a float64 whose magnitude is neither 0 nor from
+// MinQuantile to MaxQuantile counts as null, in every form.
+//
+// A value's code is the upper half of its Float32: sign, exponent and seven bits of the mantissa, known as
+// bfloat16. The state is a plain map of codes to how often they occur, and what finishes it is ClickHouse's
+// quantilesBFloat16 over those. It is no AggregateFunction column, because ClickHouse makes an object of each
+// such state to write it: 667,000 states of 15 values went in for 0.2 s of processor time as maps, 1.0 s as
+// states of quantilesBFloat16 and 2.8 s as sketches of quantilesDD, were finished for 0.1, 0.4 and 1.3 s, and
+// twice as many merged pair by pair for 2.6, 3.4 and 8.2 s. All take about the same room on disk.
 type quantiles struct {
 	arg    schemas.Type
-	params string // "(0.01, 0.5, 0.95)"
+	levels string // "(0.5, 0.95)"
 }
+
+// The magnitudes of float64 that quantiles take, besides 0: within those of Float32 that have all bits.
+const (
+	MinQuantile = 1e-37
+	MaxQuantile = 3e38
+)
 
 func newQuantiles(arg schemas.Type, levels []float64) (Func, error) {
 	if arg.Kind != schemas.Int64 && arg.Kind != schemas.Float64 {
@@ -27,91 +40,82 @@ func newQuantiles(arg schemas.Type, levels []float64) (Func, error) {
 	if len(levels) == 0 {
 		return nil, fmt.Errorf("quantiles wants at least one level, such as 0.5")
 	}
-	var params strings.Builder
-	params.WriteString("(0.01")
-	for _, l := range levels {
+	texts := make([]string, len(levels))
+	for i, l := range levels {
 		if !(l >= 0 && l <= 1) {
 			return nil, fmt.Errorf("quantiles wants levels from 0 to 1, not %v", l)
 		}
-		params.WriteString(", " + strconv.FormatFloat(l, 'f', -1, 64))
+		texts[i] = strconv.FormatFloat(l, 'f', -1, 64)
 	}
-	params.WriteString(")")
-	return quantiles{arg, params.String()}, nil
+	return quantiles{arg, "(" + strings.Join(texts, ", ") + ")"}, nil
 }
 
 func (quantiles) Name() string       { return "quantiles" }
-func (quantiles) Version() int       { return 1 }
+func (quantiles) Version() int       { return 2 }
 func (quantiles) Additive() bool     { return false }
 func (quantiles) ResultType() string { return "Array(Float64)" }
 func (f quantiles) New() Column      { return &quantileColumn{} }
 
 func (f quantiles) Columns(name string) []StateColumn {
-	typ := "AggregateFunction(quantilesDD" + f.params + ", " + f.arg.ClickHouse() + ")"
-	return []StateColumn{{name, typ, arrow.BinaryTypes.Binary, false}}
+	return []StateColumn{{name, "SimpleAggregateFunction(sumMap, Map(UInt16, UInt64))", sketchType, false}}
 }
 
-func (f quantiles) over(suffix, arg string, nullable bool) string {
-	cond := ""
-	if f.arg.Kind == schemas.Float64 {
-		cond = fmt.Sprintf("((%s) = 0 OR abs(%s) BETWEEN %g AND %g)", arg, arg, MinQuantile, MaxQuantile)
+var sketchType = arrow.MapOf(arrow.PrimitiveTypes.Uint16, arrow.PrimitiveTypes.Uint64)
+
+// taken is the condition on values that a float64 meets; empty for integers, all of which do.
+func (f quantiles) taken(arg string) string {
+	if f.arg.Kind != schemas.Float64 {
+		return ""
 	}
-	return present("quantilesDD"+suffix, f.params, arg, nullable, f.arg, cond)
+	return fmt.Sprintf("((%s) = 0 OR abs(%s) BETWEEN %g AND %g)", arg, arg, MinQuantile, MaxQuantile)
 }
 
 // some is the array of quantiles without the NaNs that ClickHouse makes of nothing.
 func (f quantiles) some(x string) string { return "arrayFilter(q -> NOT isNaN(q), " + x + ")" }
 
 func (f quantiles) StateSQL(arg string, nullable bool) []string {
-	return []string{f.over("State", arg, nullable)}
+	one := func(x string) string {
+		return "map(toUInt16(bitShiftRight(reinterpretAsUInt32(toFloat32(" + x + ")), 16)), toUInt64(1))"
+	}
+	return []string{presentAs("sumMap", "", arg, nullable, f.arg, f.taken(arg), one)}
 }
 
-func (f quantiles) MergeSQL(cols []string) []string {
-	return []string{"quantilesDDMergeState" + f.params + "(" + cols[0] + ")"}
-}
+func (f quantiles) MergeSQL(cols []string) []string { return []string{"sumMap(" + cols[0] + ")"} }
 
 func (f quantiles) FinishSQL(cols []string) string {
-	return f.some("quantilesDDMerge" + f.params + "(" + cols[0] + ")")
+	return f.some(fmt.Sprintf("quantilesBFloat16WeightedArray%s(arrayMap(c -> reinterpretAsFloat32(bitShiftLeft(toUInt32(c), 16)), mapKeys(%[2]s)), mapValues(%[2]s))",
+		f.levels, cols[0]))
 }
 
 func (f quantiles) RawSQL(arg string, nullable bool) string {
-	return f.some(f.over("", arg, nullable))
+	return f.some(present("quantilesBFloat16", f.levels, arg, nullable, f.arg, f.taken(arg)))
 }
 
-// Prepare gives every value's bin: 0 is no value.
+// Prepare gives every value's code and 1; 0 is no value.
 func (f quantiles) Prepare(v column.Vector) column.Vector {
+	var codes []int32
 	if v.Kind == schemas.Float64 {
-		return column.Vector{Codes: floatCodes(v)}
+		codes = make([]int32, len(v.Floats))
+		for i, x := range v.Floats {
+			if a := math.Abs(x); a >= MinQuantile && a <= MaxQuantile || a == 0 {
+				codes[i] = code(float32(x + 0)) // no -0
+			}
+		}
+	} else {
+		codes = make([]int32, len(v.Ints))
+		for i, x := range v.Ints {
+			codes[i] = code(float32(x))
+		}
 	}
-	small, codes := smallCodes(), make([]int32, len(v.Ints))
-	for i, x := range v.Ints {
-		switch {
-		case v.Valid != nil && !v.Valid[i]:
-		case uint64(x) < uint64(len(small)):
-			codes[i] = int32(small[x])
-		default:
-			codes[i] = int32(code(float64(x)))
+	for i, ok := range v.Valid {
+		if !ok {
+			codes[i] = 0
 		}
 	}
 	return column.Vector{Codes: codes}
 }
 
-// floatCodes takes the quick way in line.
-func floatCodes(v column.Vector) []int32 {
-	codes, t := make([]int32, len(v.Floats)), logs()
-	for i, x := range v.Floats {
-		if v.Valid != nil && !v.Valid[i] {
-			continue
-		}
-		if x >= MinQuantile && x <= MaxQuantile {
-			if n, ok := t.quick(x); ok {
-				codes[i] = int32(1 + binBias + positive + n)
-				continue
-			}
-		}
-		codes[i] = int32(code(x))
-	}
-	return codes
-}
+func code(x float32) int32 { return 1 + int32(math.Float32bits(x)>>16) }
 
 type quantileColumn struct{ sketches }
 
@@ -123,14 +127,14 @@ func (c *quantileColumn) Add(groups, sel []int32, v column.Vector) {
 	if sel == nil {
 		for k, code := range v.Codes[:len(groups)] {
 			if code != 0 {
-				c.count(groups[k], uint32(code))
+				c.count(groups[k], uint16(code-1))
 			}
 		}
 		return
 	}
 	for k, row := range sel {
 		if code := v.Codes[row]; code != 0 {
-			c.count(groups[k], uint32(code))
+			c.count(groups[k], uint16(code-1))
 		}
 	}
 }
@@ -140,5 +144,6 @@ func (c *quantileColumn) Merge(groups []int32, other Column) {
 }
 
 func (c *quantileColumn) States(order []int32) []arrow.Array {
-	return []arrow.Array{encoded(order, c.room, c.append)}
+	offsets, keys, counts := c.encoded(order)
+	return []arrow.Array{column.Map(sketchType, offsets, keys, counts)}
 }

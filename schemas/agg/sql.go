@@ -25,18 +25,23 @@ func value(arg string, t schemas.Type) string {
 }
 
 // present is an aggregate function's call over the non-null arguments in a type that is not
-// Nullable, as states of uniq and quantilesDD must be: a Nullable argument has other bytes.
+// Nullable, as states of uniq must be: a Nullable argument has other bytes.
 // The condition, if any, drops further rows.
 func present(fn, params, arg string, nullable bool, t schemas.Type, cond string) string {
+	return presentAs(fn, params, arg, nullable, t, cond, func(x string) string { return x })
+}
+
+// presentAs is the call over what as makes of each argument.
+func presentAs(fn, params, arg string, nullable bool, t schemas.Type, cond string, as func(x string) string) string {
 	arg = value(arg, t)
 	if !nullable && cond == "" {
-		return fmt.Sprintf("%s%s(CAST(%s, '%s'))", fn, params, arg, quoted(t.ClickHouse()))
+		return fmt.Sprintf("%s%s(%s)", fn, params, as("CAST("+arg+", '"+quoted(t.ClickHouse())+"')"))
 	}
 	keep := "isNotNull(" + arg + ")"
 	if cond != "" {
 		keep = fmt.Sprintf("ifNull(%s, false)", cond)
 	}
-	return fmt.Sprintf("%sIf%s(assumeNotNull(%s), %s)", fn, params, wide(arg, t.ClickHouse()), keep)
+	return fmt.Sprintf("%sIf%s(%s, %s)", fn, params, as("assumeNotNull("+wide(arg, t.ClickHouse())+")"), keep)
 }
 
 // plain is a type without its SimpleAggregateFunction.

@@ -13,21 +13,13 @@ const together = 64
 
 // encoded is the array of what write appends for each group. room is the most bytes that it
 // appends for some groups: it looks at all of them one behind the other, and the processor
-// fetches them side by side, where write would wait for each. By how much of it the first groups
-// use, the rest is made room for: states are large, and are not to be copied as a buffer grows.
+// fetches them side by side, where write would wait for each.
 func encoded(order []int32, room func(groups []int32) int, write func(b []byte, g int32) []byte) arrow.Array {
 	offsets, data, used := make([]int32, 1, len(order)+1), []byte(nil), 0
 	for len(order) > 0 {
 		groups := order[:min(together, len(order))]
 		need := room(groups)
-		if cap(data)-len(data) < need {
-			more := need
-			if used > 0 {
-				share := float64(len(data)) / float64(used)
-				more += int(share * float64(room(order)) * 17 / 16)
-			}
-			data = append(make([]byte, 0, len(data)+more), data...)
-		}
+		data = roomy(data, need, used, func() int { return room(order) })
 		order = order[len(groups):]
 		used += need
 		for _, g := range groups {
@@ -36,6 +28,18 @@ func encoded(order []int32, room func(groups []int32) int, write func(b []byte, 
 		}
 	}
 	return column.Binary(arrow.BinaryTypes.Binary, offsets, slices.Clip(data), nil)
+}
+
+// roomy is s with room for need more elements. By how much of what was needed so far is used, the rest is
+// made room for too: states are large, and are not to be copied as a slice grows.
+func roomy[T any](s []T, need, used int, rest func() int) []T {
+	if cap(s)-len(s) >= need {
+		return s
+	}
+	if used > 0 {
+		need += int(float64(len(s)) / float64(used) * float64(rest()) * 17 / 16)
+	}
+	return append(make([]T, 0, len(s)+need), s...)
 }
 
 func addOffset(offsets []int32, n int) []int32 {

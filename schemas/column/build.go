@@ -32,6 +32,17 @@ func Binary(typ arrow.DataType, offsets []int32, data []byte, valid []bool) arro
 	return build(typ, len(offsets)-1, nulls, bits, memory.NewBufferBytes(arrow.GetBytes(offsets)), memory.NewBufferBytes(data))
 }
 
+// Map is the Arrow array of maps whose entries lie one behind the other: those of map i from offsets[i] to
+// offsets[i+1]. It keeps the memory of all three.
+func Map[K, V arrow.FixedWidthType](typ *arrow.MapType, offsets []int32, keys []K, values []V) arrow.Array {
+	entries := array.NewData(typ.Elem(), len(keys), []*memory.Buffer{nil}, []arrow.ArrayData{
+		array.NewData(typ.KeyType(), len(keys), []*memory.Buffer{nil, memory.NewBufferBytes(arrow.GetBytes(keys))}, nil, 0, 0),
+		array.NewData(typ.ItemType(), len(keys), []*memory.Buffer{nil, memory.NewBufferBytes(arrow.GetBytes(values))}, nil, 0, 0),
+	}, 0, 0)
+	return array.MakeFromData(array.NewData(typ, len(offsets)-1, []*memory.Buffer{nil, memory.NewBufferBytes(arrow.GetBytes(offsets))},
+		[]arrow.ArrayData{entries}, 0, 0))
+}
+
 // Bits is the Arrow array of bools.
 func Bits(values, valid []bool) arrow.Array {
 	bits, nulls := bitmap(valid)

@@ -13,7 +13,7 @@ import (
 
 // finished is the SQL of all measures over raw events, by ClickHouse's own functions.
 const finished = `count() AS flights, sum(CAST(late, 'Nullable(Int128)')) AS total, min(CAST(late, 'Nullable(Int64)')) AS least,
-	avgOrNull(late) AS mean, uniq(late) AS kinds, quantilesDD(0.01, 0.5, 0.95)(late) AS delay`
+	avgOrNull(late) AS mean, uniq(late) AS kinds, quantilesBFloat16(0.5, 0.95)(late) AS delay`
 
 // raw are build 1's events under the names of the dimensions.
 const raw = `(SELECT toDateTime64(toStartOfHour(time), 6, 'UTC') AS hour, origin, toInt64(gate) AS gate, day, CAST(price, 'Decimal(18, 2)') AS price, CAST(even, 'Bool') AS even, delay AS late
@@ -40,7 +40,7 @@ func TestTypedQueriesEqualSQL(t *testing.T) {
 	f("dimensions=origin", "SELECT origin, $all FROM $raw GROUP BY origin ORDER BY origin")
 	f("dimensions=origin&measures=", "SELECT DISTINCT origin FROM $raw ORDER BY origin")
 	f("dimensions=gate,origin&measures=flights,kinds", "SELECT gate, origin, count() AS flights, uniq(late) AS kinds FROM $raw GROUP BY ALL ORDER BY gate, origin")
-	f("dimensions=origin&measures=delay&order=-origin", "SELECT origin, quantilesDD(0.01, 0.5, 0.95)(late) AS delay FROM $raw GROUP BY origin ORDER BY origin DESC")
+	f("dimensions=origin&measures=delay&order=-origin", "SELECT origin, quantilesBFloat16(0.5, 0.95)(late) AS delay FROM $raw GROUP BY origin ORDER BY origin DESC")
 	f("dimensions=hour&measures=flights&grain=6h", "SELECT hour, flights FROM (SELECT toDateTime64(toStartOfInterval(hour, INTERVAL 6 HOUR), 6, 'UTC') AS h, count() AS n FROM $raw GROUP BY h) AS x (hour, flights) ORDER BY hour")
 	f("dimensions=hour,even&grain=1d", "SELECT h AS hour, e AS even, * EXCEPT (h, e) FROM (SELECT toDateTime64(toDate(hour), 6, 'UTC') AS h, even AS e, $all FROM $raw GROUP BY h, e) ORDER BY hour, even")
 	f("dimensions=hour&from=2001-06-01T06:00:00Z&to=2001-06-01T12:00:00%2B02:00", "SELECT hour, $all FROM $raw WHERE hour >= '2001-06-01 06:00:00' AND hour < '2001-06-01 10:00:00' GROUP BY hour ORDER BY hour")

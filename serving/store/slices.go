@@ -87,14 +87,21 @@ func batchOf(parts []schemas.SliceStates) int {
 
 // recordBytes is about how large a record is. Buffers that slices of one array share are
 // counted for each of them.
-func recordBytes(rec arrow.Record) int64 {
-	n := int64(0)
+func recordBytes(rec arrow.Record) (n int64) {
 	for _, c := range rec.Columns() {
-		for _, b := range c.Data().Buffers() {
-			if b != nil {
-				n += int64(b.Len())
-			}
+		n += dataBytes(c.Data())
+	}
+	return n
+}
+
+func dataBytes(d arrow.ArrayData) (n int64) {
+	for _, b := range d.Buffers() {
+		if b != nil {
+			n += int64(b.Len())
 		}
+	}
+	for _, child := range d.Children() {
+		n += dataBytes(child)
 	}
 	return n
 }

@@ -23,7 +23,8 @@ type twin struct {
 }
 
 // judge looks at the duplicates of a part of the identities: whether their payload is that of the
-// row that counts, and whether the live build may have shown them.
+// row that counts, and whether the live build may have shown them. It is for dates with so many duplicates
+// that there is no room for a list of them; see judgePairs.
 //
 //  1. The identities that have duplicates are put into the table.
 //  2. All rows are read, whole; rows that count are put down, and the duplicates that come after
@@ -62,15 +63,14 @@ func (s *search) judge(ctx context.Context, p part, room int) (fits bool, err er
 	}
 	early := make([]bool, len(s.files))
 	for _, i := range s.order {
-		err := s.whole(ctx, p, i, func(c candidate, t *twin) error {
+		err := s.whole(ctx, p, i, func(c candidate, t *twin) {
 			switch duplicate := s.drops.rows.has(i, c.index); {
 			case !duplicate:
-				return c.put(t)
+				c.put(t)
 			case t.seq < 0:
 				early[i] = true
-				return nil
 			default:
-				return c.compare(t)
+				c.compare(t)
 			}
 		})
 		if err != nil {
@@ -81,11 +81,10 @@ func (s *search) judge(ctx context.Context, p part, room int) (fits bool, err er
 		if !early[i] {
 			continue
 		}
-		err := s.whole(ctx, p, i, func(c candidate, t *twin) error {
+		err := s.whole(ctx, p, i, func(c candidate, t *twin) {
 			if c.number < t.number && s.drops.rows.has(i, c.index) {
-				return c.compare(t)
+				c.compare(t)
 			}
-			return nil
 		})
 		if err != nil {
 			return false, err
@@ -96,24 +95,28 @@ func (s *search) judge(ctx context.Context, p part, room int) (fits bool, err er
 
 // A candidate is a row whose identity occurs more than once.
 type candidate struct {
-	s      *search
-	block  *column.Block
-	at     int // in the block
-	file   int
-	index  int64 // in the file
-	number uint32
-	seq    int64
-	row    int32
+	s        *search
+	payloads *identity.Payloads // of the block that it is in
+	at       int                // in the block
+	file     int
+	index    int64 // in the file
+	number   uint32
+	seq      int64
+	row      int32
 }
 
 // whole reads a file with all columns and calls fn for the rows whose identity is in the table of twins.
-func (s *search) whole(ctx context.Context, p part, file int, fn func(c candidate, t *twin) error) error {
+func (s *search) whole(ctx context.Context, p part, file int, fn func(c candidate, t *twin)) error {
 	columns := []string{schemas.SeqColumn, schemas.RowColumn}
 	for _, f := range s.event.Fields {
 		columns = append(columns, f.Name)
 	}
 	return s.scan(ctx, file, columns, func(b *column.Block, from int64) (err error) {
 		if s.places, err = identity.Places(s.places[:0], b, 0); err != nil {
+			return err
+		}
+		payloads, err := identity.PayloadsOf(s.event, b)
+		if err != nil {
 			return err
 		}
 		for j, print := range s.prints {
@@ -125,29 +128,21 @@ func (s *search) whole(ctx context.Context, p part, file int, fn func(c candidat
 				continue
 			}
 			index := from + int64(j)
-			c := candidate{s, b, j, file, index, s.base[file] + uint32(index), s.places[j].Seq, s.places[j].Row}
-			if err := fn(c, t); err != nil {
-				return err
-			}
+			c := candidate{s, payloads, j, file, index, s.base[file] + uint32(index), s.places[j].Seq, s.places[j].Row}
+			fn(c, t)
 		}
 		return nil
 	})
 }
 
 // put makes the candidate the row that counts.
-func (c candidate) put(t *twin) (err error) {
-	t.seq, t.row, t.number = c.seq, c.row, c.number
-	t.payload, _, err = identity.Payload(c.s.event, c.block, c.at)
-	return err
+func (c candidate) put(t *twin) {
+	*t = twin{c.payloads.Hash(c.at), c.seq, c.row, c.number}
 }
 
 // compare holds the candidate, a duplicate, against the row that counts.
-func (c candidate) compare(t *twin) error {
+func (c candidate) compare(t *twin) {
 	s, d := c.s, c.s.drops
-	payload, id, err := identity.Payload(s.event, c.block, c.at)
-	if err != nil {
-		return err
-	}
 	kept := s.fileOf(t.number)
 	shown := true
 	switch rows := s.files[c.file].Rows; {
@@ -158,11 +153,11 @@ func (c candidate) compare(t *twin) error {
 	default:
 		shown = false
 	}
-	if payload == t.payload {
-		return nil
+	if c.payloads.Hash(c.at) == t.payload {
+		return
 	}
 	conflict := schemas.Conflict{
-		Type: s.event.Name, ID: id, Date: dateText(s.date.day),
+		Type: s.event.Name, ID: c.payloads.ID(c.at), Date: dateText(s.date.day),
 		Kept:    schemas.Origin{Seq: uint64(t.seq), Row: t.row, File: s.files[kept].Path},
 		Dropped: schemas.Origin{Seq: uint64(c.seq), Row: c.row, File: s.files[c.file].Path},
 	}
@@ -170,7 +165,6 @@ func (c candidate) compare(t *twin) error {
 	if shown {
 		d.shown.add(conflict)
 	}
-	return nil
 }
 
 // conflicts counts conflicts, and remembers the first ones by date, type and place.

@@ -45,6 +45,7 @@ type drops struct {
 type finder struct {
 	memory int64 // bytes
 	firsts identity.Map[identity.Place]
+	pairs  pairs
 	twins  identity.Map[twin]
 	prints []identity.Fingerprint // of the block at hand
 	places []identity.Place
@@ -82,6 +83,7 @@ func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, erro
 	if err != nil {
 		return nil, err
 	}
+	f.pairs.reset(f.memory / 4)
 	if err := f.divide(rows, identity.Room[identity.Place](f.memory/4*3), func(p part, room int) (bool, error) {
 		return s.losers(ctx, p, room)
 	}); err != nil {
@@ -89,6 +91,13 @@ func (f *finder) find(ctx context.Context, snap *snapshot, d date) (*drops, erro
 	}
 	if out.n = out.rows.n(); out.n == 0 {
 		return out, nil
+	}
+	if f.pairs.complete() {
+		f.twins = identity.Map[twin]{}
+		err = s.judgePairs(ctx)
+		out.differing.first = firstConflicts(out.differing.first, maxConflicts)
+		out.shown.first = firstConflicts(out.shown.first, maxAuditConflicts)
+		return out, err
 	}
 	err = f.divide(int64(out.n), identity.Room[twin](f.memory/4), func(p part, room int) (bool, error) {
 		return s.judge(ctx, p, room)
@@ -183,6 +192,7 @@ func (f *finder) divide(n int64, room int, do func(p part, room int) (fits bool,
 // to fit has marked nothing wrong.
 func (s *search) losers(ctx context.Context, p part, room int) (fits bool, err error) {
 	s.firsts.Reset(room)
+	paired := s.pairs.n()
 	columns := []string{s.event.ID, s.event.Time, schemas.SeqColumn, schemas.RowColumn}
 	for _, i := range s.order {
 		err := s.scan(ctx, i, columns, func(b *column.Block, from int64) (err error) {
@@ -190,6 +200,9 @@ func (s *search) losers(ctx context.Context, p part, room int) (fits bool, err e
 				return err
 			}
 			for j, print := range s.prints {
+				if j%warmRows == 0 {
+					s.firsts.Warm(s.prints[j:min(j+warmRows, len(s.prints))])
+				}
 				if !p.has(print) {
 					continue
 				}
@@ -202,15 +215,16 @@ func (s *search) losers(ctx context.Context, p part, room int) (fits bool, err e
 				case fresh:
 					*first = here
 				case here.Before(*first):
-					s.drop(first.Source)
+					s.drop(first.Source, here.Source)
 					*first = here
 				default:
-					s.drop(here.Source)
+					s.drop(here.Source, first.Source)
 				}
 			}
 			return nil
 		})
 		if err == errFull {
+			s.pairs.forget(paired)
 			return false, nil
 		}
 		if err != nil {
@@ -220,10 +234,14 @@ func (s *search) losers(ctx context.Context, p part, room int) (fits bool, err e
 	return true, nil
 }
 
-// drop marks the row of that number as a duplicate.
-func (s *search) drop(number uint32) {
+// warmRows is how many rows of a block are looked for at a time.
+const warmRows = 256
+
+// drop marks the row of that number as a duplicate of another.
+func (s *search) drop(number, of uint32) {
 	i := s.fileOf(number)
 	s.drops.rows.add(i, int64(number-s.base[i]), s.files[i].Rows)
+	s.pairs.add(number, of)
 }
 
 // fileOf returns the file that has the row of that number.

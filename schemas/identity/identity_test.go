@@ -110,16 +110,16 @@ func TestPayload(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		rows, ev := drawRows(r), eventOf(schemas.String)
 		b := block(ev, rows)
+		payloads, err := identity.PayloadsOf(ev, b)
+		if err != nil {
+			r.Fatal(err)
+		}
 		hashes := make([]uint64, len(rows))
 		for i, x := range rows {
-			hash, id, err := identity.Payload(ev, b, i)
-			if err != nil {
-				r.Fatal(err)
-			}
-			if id != fmt.Sprint(x.id) {
+			if id := payloads.ID(i); id != fmt.Sprint(x.id) {
 				r.Fatalf("row %d has id %q; want %d", i, id, x.id)
 			}
-			hashes[i] = hash
+			hashes[i] = payloads.Hash(i)
 		}
 		for i, x := range rows {
 			for j, y := range rows {
@@ -140,6 +140,10 @@ func TestPayload(t *testing.T) {
 // see keeps in a map the first place of each fingerprint, as the batch does. It returns the first
 // place known, and whether what was known before stands behind it.
 func see(m *identity.Map[identity.Place], print identity.Fingerprint, at identity.Place) (first identity.Place, moved bool) {
+	before := m.Len()
+	if taken := m.Warm([]identity.Fingerprint{print, print}); taken != 0 && taken != 2 || taken == 2 && before == 0 {
+		panic(fmt.Sprintf("%d places of two are taken, in a map of %d", taken, before))
+	}
 	p, fresh := m.Put(print)
 	if moved = !fresh && at.Before(*p); fresh || moved {
 		*p = at

@@ -11,15 +11,34 @@ import (
 	"watershed/schemas/column"
 )
 
-// Payload returns a hash over all declared fields of one row, and the row's id as text. Two
-// events of one identity whose payloads differ are a conflict.
-func Payload(ev *schemas.Event, b *column.Block, row int) (hash uint64, id string, err error) {
-	key := make([]byte, 0, 256)
-	for _, f := range ev.Fields {
+// Payloads are the payloads of a block's rows.
+type Payloads struct {
+	vectors []column.Vector // by declared field
+	id      column.Vector
+	key     []byte
+}
+
+// PayloadsOf reads the columns of all declared fields, which the block must have.
+func PayloadsOf(ev *schemas.Event, b *column.Block) (*Payloads, error) {
+	p := &Payloads{vectors: make([]column.Vector, len(ev.Fields)), key: make([]byte, 0, 256)}
+	for i, f := range ev.Fields {
 		v, err := b.Field(f.Name)
 		if err != nil {
-			return 0, "", err
+			return nil, err
 		}
+		if p.vectors[i] = v; f.Name == ev.ID {
+			p.id = v
+		}
+	}
+	return p, nil
+}
+
+// Hash is a hash over all declared fields of a row. Two events of one identity whose payloads differ are
+// a conflict.
+func (p *Payloads) Hash(row int) uint64 {
+	key := p.key[:0]
+	for i := range p.vectors {
+		v := &p.vectors[i]
 		if v.Valid != nil && !v.Valid[row] {
 			key = append(key, 0)
 			continue
@@ -40,12 +59,13 @@ func Payload(ev *schemas.Event, b *column.Block, row int) (hash uint64, id strin
 		default:
 			key = binary.LittleEndian.AppendUint64(key, uint64(v.Ints[row]))
 		}
-		if f.Name == ev.ID {
-			id = text(v, row)
-		}
 	}
-	return xxh3.Hash(key), id, nil
+	p.key = key
+	return xxh3.Hash(key)
 }
+
+// ID is a row's id as text.
+func (p *Payloads) ID(row int) string { return text(p.id, row) }
 
 func text(v column.Vector, row int) string {
 	if v.Kind == schemas.String {

@@ -45,6 +45,9 @@ type config struct {
 	Listen  string
 	Token   string
 
+	Ingest       bool
+	IngestTokens string // separated by spaces
+
 	tuning
 
 	given map[string]bool // settings that did not come from their default
@@ -53,7 +56,8 @@ type config struct {
 // secrets are the settings that are not flags.
 var secretHelp = `
 Secrets are never flags. Set them in the environment (or in the configuration file):
-  WATERSHED_CLICKHOUSE_PASSWORD, WATERSHED_READER_PASSWORD, WATERSHED_TOKEN`
+  WATERSHED_CLICKHOUSE_PASSWORD, WATERSHED_READER_PASSWORD, WATERSHED_TOKEN
+  WATERSHED_INGEST_TOKENS, one or several with spaces between them, for who publishes over HTTP`
 
 func (c *config) register(root *cobra.Command) {
 	f := root.PersistentFlags()
@@ -74,6 +78,7 @@ func (c *config) register(root *cobra.Command) {
 	f.StringVar(&c.ClickHouseLib, "clickhouse-lib", "", "`library` of the embedded ClickHouse (default: where npm put it)")
 	f.StringVar(&c.History, "history", "", "`directory` of the Delta tables (default DIR/history)")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8484", "`address` of the SQL/HTTP endpoint; anything but loopback needs a token")
+	f.BoolVar(&c.Ingest, "ingest", true, "take events in at POST /v1/events/TYPE; where a token is set, publishing needs one of its own")
 	c.tuning.register(f)
 	root.SetUsageTemplate(root.UsageTemplate() + secretHelp + "\n")
 }
@@ -84,6 +89,7 @@ func (c *config) secrets() map[string]*string {
 		"clickhouse-password": &c.ClickHousePassword,
 		"reader-password":     &c.ReaderPassword,
 		"token":               &c.Token,
+		"ingest-tokens":       &c.IngestTokens,
 	}
 }
 

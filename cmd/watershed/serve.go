@@ -10,7 +10,10 @@ func (a *app) serveCmd() *cobra.Command {
 		Short: "Run the SQL/HTTP endpoint",
 		Long: `Serve the views over HTTP: POST /v1/sql for SQL, GET /v1/views/{view} for typed queries,
 /v1/status, /livez and /readyz, described by /openapi.json. Without a token it listens on
-loopback alone. Queries run as the read-only ClickHouse user; set --reader-user.`,
+loopback alone. Queries run as the read-only ClickHouse user; set --reader-user.
+
+Events are taken in at POST /v1/events/{type}, unless --ingest=false. That is a right of its
+own: with WATERSHED_TOKEN, nobody has it who has none of WATERSHED_INGEST_TOKENS.`,
 		Example: `  watershed serve --nats nats://nats:4222 --clickhouse clickhouse:9000 --reader-user reader
   WATERSHED_TOKEN=… watershed serve --listen 0.0.0.0:8484
   curl --data 'SELECT * FROM days LIMIT 3' http://127.0.0.1:8484/v1/sql`,

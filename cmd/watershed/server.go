@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"watershed/internal/eventlog"
+	"watershed/internal/ingest"
 	"watershed/schemas"
 	"watershed/schemas/view"
 	"watershed/serving/api"
@@ -16,7 +18,7 @@ import (
 // serve is the serve role: the endpoint, until ctx ends.
 //
 //	client ─▶ endpoint ─▶ ClickHouse, as the read-only user
-//	             └──────▶ log (where it ends, which definitions hold)
+//	             └──────▶ log (where it ends, which definitions hold; events that are published here)
 func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening func(addr string) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -29,11 +31,18 @@ func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening fun
 	if a.cfg.Token != "" {
 		cfg.Tokens = []string{a.cfg.Token}
 	}
+	cfg.IngestTokens = strings.Fields(a.cfg.IngestTokens)
 	if err := cfg.Validate(); err != nil {
 		return usageError{err}
 	}
 	deps := a.deps(e, loops)
 	deps.Reader = readerSide{reader}
+	if a.cfg.Ingest {
+		if deps.Ingest, err = ingest.New(ingest.Config{Log: e.log}); err != nil {
+			return err
+		}
+		defer deps.Ingest.Close() // the endpoint has answered all by then
+	}
 	deps.Listening = func(addr string) {
 		if err := listening(addr); err != nil {
 			cancel(err)

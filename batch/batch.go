@@ -101,6 +101,8 @@ type Config struct {
 	Workers       int           // dates computed at a time: one per core
 	Gate          Gate          // drift that keeps the live build live: none does
 
+	Engine Engine // computes the slices; nil: they are folded here
+
 	// DuplicateMemory is how many bytes the tables that find duplicates may take, all workers together:
 	// 256 MiB. Dates that need more are read several times; the result is the same. A worker takes
 	// 16 KiB at least, and besides a bit for each row of a file that has duplicates.

@@ -67,6 +67,9 @@ func (f *folder) do(ctx context.Context, j *job) error {
 // parcel with others. If they come in several, since the memory does not hold them all, the slice is a
 // large one, which ClickHouse merges.
 func (f *folder) compute(ctx context.Context, j *job, targets []*target, d *drops) error {
+	if f.c.push != nil {
+		return f.c.push.slices(ctx, j, targets, d)
+	}
 	in, larges := f.c.insert, newLarges(f.c.insert, j, targets)
 	rest := func(ctx context.Context, i int, states arrow.Record, events int64) error {
 		t := targets[i]
@@ -137,6 +140,19 @@ type extra struct {
 func (f *folder) extra(ctx context.Context, j *job, targets []*target, files []history.File, choose chooser, of func(s *schemas.AuditSpec) extra) error {
 	if len(targets) == 0 || len(files) == 0 {
 		return nil
+	}
+	if f.c.push != nil {
+		return f.c.push.extra(ctx, j, targets, files, choose, func(t *target, id uint64, got schemas.Pushed) {
+			to := of(f.c.w.specs[t.plan.Hash])
+			if to.events != nil {
+				*to.events += got.Events
+			}
+			for _, ids := range to.lists {
+				if got.Groups > 0 {
+					*ids = append(*ids, id)
+				}
+			}
+		})
 	}
 	insert := func(ctx context.Context, i int, states arrow.Record) error {
 		return f.c.insert.extra(ctx, targets[i], states, func(s *schemas.AuditSpec) []*[]uint64 { return of(s).lists })

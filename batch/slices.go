@@ -259,6 +259,7 @@ type computation struct {
 	w       *work
 	insert  *inserter
 	crew    *crew
+	push    *pusher // nil: slices are folded here
 	budget  budget
 	jobs    int
 	results []result
@@ -274,6 +275,9 @@ func newComputation(r *run, w *work, jobs int) *computation {
 	c := &computation{r: r, w: w, jobs: jobs, insert: newInserter(r), crew: newCrew(r.cfg.Workers, r.cfg.share)}
 	c.budget.limit, c.budget.workers = r.cfg.Memory, int64(r.cfg.Workers)
 	c.insert.c = c
+	if r.cfg.Engine != nil {
+		c.push = newPusher(c.insert)
+	}
 	return c
 }
 
@@ -302,6 +306,9 @@ func (c *computation) run(ctx context.Context, jobs []*job) error {
 	err := folds.Wait()
 	if err == nil {
 		err = c.insert.rest(insertCtx)
+	}
+	if err == nil && c.push != nil {
+		err = c.push.rest(insertCtx)
 	}
 	c.insert.close()
 	if insertErr := inserts.Wait(); insertErr != nil { // the cause, if folding was cancelled by it

@@ -16,8 +16,9 @@ import (
 type snapshots map[string]*snapshot
 
 type snapshot struct {
-	table *history.Table
-	dates []date
+	table   *history.Table
+	version int64 // of the table
+	dates   []date
 
 	baseAt uint64 // stream sequence of the cut up to which the live build has the type; 0: it has nothing
 	ahead  bool   // a compaction has mixed what the live build has with what came since
@@ -106,7 +107,7 @@ func (r *run) snapshot(ctx context.Context, ev *schemas.Event) (*snapshot, error
 		return nil, fmt.Errorf("it was archived from another log: that had a message with hash %016x at position %d, and this one has cut %d there, with hash %016x; heal it with: watershed repair",
 			got.Hash, got.Seq, r.cut.Number, r.cut.Position.Hash)
 	}
-	out := &snapshot{table: table, baseAt: r.baseAt(ev)}
+	out := &snapshot{table: table, version: at.Version, baseAt: r.baseAt(ev)}
 	before := &history.Snapshot{}
 	if out.baseAt > 0 {
 		before, err = table.SnapshotAt(ctx, r.cfg.App, out.baseAt)

@@ -137,7 +137,7 @@ func (r *run) snapshotsOf(ctx context.Context, build schemas.Build) (snapshots, 
 		if err != nil {
 			return nil, nil, fmt.Errorf("history of %s at cut %d: %w", ev.Name, of.Cut, err)
 		}
-		out[ev.Name] = &snapshot{table: table, dates: divide(at.Files, at)}
+		out[ev.Name] = &snapshot{table: table, version: at.Version, dates: divide(at.Files, at)}
 	}
 	return out, skipped, nil
 }

@@ -147,7 +147,7 @@ func launchOnFreePorts(ctx context.Context, cfg ClickHouseConfig, library string
 			lock:      lock,
 			done:      make(chan struct{}),
 		}
-		if err := c.launch(childArguments(library, layout{cfg.Dir}.config(), layout{cfg.Dir}.data(), tcpPort, httpPort)); err != nil {
+		if err := c.launch(cfg.UserFiles, childArguments(library, layout{cfg.Dir}.config(), layout{cfg.Dir}.data(), tcpPort, httpPort)); err != nil {
 			return nil, errors.Join(err, lock.Close())
 		}
 		err = c.waitReady(ctx)
@@ -167,13 +167,16 @@ func launchOnFreePorts(ctx context.Context, cfg ClickHouseConfig, library string
 
 // launch starts the child. It shares our lock on the directory, so that the lock is held for as long
 // as either of us lives.
-func (c *ClickHouse) launch(arguments []string) error {
+//
+// It works in the directory of user files: below that one file() reads by its configuration, and
+// deltaLakeLocal() in this library by its working directory alone.
+func (c *ClickHouse) launch(files string, arguments []string) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(executable, arguments...)
-	cmd.Dir = c.dir
+	cmd.Dir = files
 	cmd.Env = []string{childVariable + "=1", "TZ=UTC", "HOME=" + c.dir}
 	cmd.ExtraFiles = []*os.File{c.lock.File()}
 	cmd.Stdout, cmd.Stderr = c.output, c.output

@@ -17,18 +17,35 @@ func Quote(name string) string {
 // event's fields as columns: the dimensions, then the measures' states, in the order of
 // Columns and of their types. A view without dimensions gives a row only if there are events.
 func (p *Plan) SelectStates(from string) string {
-	return p.selectRaw(from, func(m Measure, arg string, nullable bool) []string {
-		var cols []string
-		for i, sql := range m.Func.StateSQL(arg, nullable) {
-			cols = append(cols, sql+" AS "+Quote(m.Columns[i].Name))
-		}
-		return cols
-	})
+	return p.selectRaw(from, "", statesOf)
+}
+
+// SelectSlices is like SelectStates for several slices at once: from has a column of that name, too, which
+// comes first and by which groups are made besides the dimensions.
+func (p *Plan) SelectSlices(from, slice string) string { return p.selectRaw(from, slice, statesOf) }
+
+// CountSlices is a query over what SelectSlices reads: each slice, its rows, and how many of them the view
+// takes, as columns of those names.
+func (p *Plan) CountSlices(from, slice string) string {
+	events := "count()"
+	if p.Where != nil {
+		events = "countIf(ifNull(" + p.Where.SQL() + ", false))"
+	}
+	return "SELECT " + Quote(slice) + " AS slice, count() AS rows, " + events + " AS events FROM " + from + " GROUP BY slice"
+}
+
+// statesOf are the state columns of a measure over raw events.
+func statesOf(m Measure, arg string, nullable bool) []string {
+	var cols []string
+	for i, sql := range m.Func.StateSQL(arg, nullable) {
+		cols = append(cols, sql+" AS "+Quote(m.Columns[i].Name))
+	}
+	return cols
 }
 
 // SelectFinal is like SelectStates with the measures' finished values: the oracle.
 func (p *Plan) SelectFinal(from string) string {
-	return p.selectRaw(from, func(m Measure, arg string, nullable bool) []string {
+	return p.selectRaw(from, "", func(m Measure, arg string, nullable bool) []string {
 		return []string{m.Func.RawSQL(arg, nullable) + " AS " + Quote(m.Name)}
 	})
 }
@@ -36,8 +53,13 @@ func (p *Plan) SelectFinal(from string) string {
 // selectRaw computes dimensions and arguments in a sub-query under names of its own. In one
 // query a dimension or measure that has the name of a field would capture the field: ClickHouse
 // takes an alias for a column wherever it can.
-func (p *Plan) selectRaw(from string, measure func(m Measure, arg string, nullable bool) []string) string {
+//
+// A first key, if one is named, is a column of from that comes before the dimensions.
+func (p *Plan) selectRaw(from, first string, measure func(m Measure, arg string, nullable bool) []string) string {
 	var inner, outer, keys []string
+	if first != "" {
+		inner, outer, keys = []string{Quote(first)}, []string{Quote(first)}, []string{Quote(first)}
+	}
 	for i, d := range p.Dimensions {
 		key := "_d" + strconv.Itoa(i)
 		sql := d.Expr.SQL()

@@ -55,6 +55,57 @@ type number struct {
 
 // scanNumber reads the JSON number at i, if there is one.
 func scanNumber(s []byte, i int) (n number, next int, ok bool) {
+	if n, next = shortNumber(s, i); next > 0 {
+		return n, next, true
+	}
+	return longNumber(s, i)
+}
+
+// shortNumber reads a number of at most 18 digits without an exponent, as almost all are, and
+// returns next = 0 if it is not one.
+func shortNumber(s []byte, i int) (n number, next int) {
+	if i < len(s) && s[i] == '-' {
+		n.negative = true
+		i++
+	}
+	whole, v := i, uint64(0)
+	for ; i < len(s) && s[i]-'0' <= 9; i++ {
+		v = v*10 + uint64(s[i]-'0')
+	}
+	digits := i - whole
+	if digits == 0 || digits > 1 && s[whole] == '0' {
+		return n, 0
+	}
+	if i < len(s) && s[i] == '.' {
+		point := i + 1
+		for i = point; i < len(s) && s[i]-'0' <= 9; i++ {
+			v = v*10 + uint64(s[i]-'0')
+		}
+		n.exponent = point - i
+		if digits -= n.exponent; i == point {
+			return n, 0
+		}
+	}
+	if digits > 18 || i < len(s) && s[i]|0x20 == 'e' {
+		return n, 0
+	}
+	if v == 0 {
+		return n, i
+	}
+	for v%10 == 0 { // the mantissa has no zeros at its end
+		v /= 10
+		n.exponent++
+	}
+	n.lo = v
+	for n.digits = 1; n.digits < len(powers) && v >= powers[n.digits]; n.digits++ {
+	}
+	return n, i
+}
+
+var powers = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17}
+
+// longNumber is scanNumber for any number.
+func longNumber(s []byte, i int) (n number, next int, ok bool) {
 	if i < len(s) && s[i] == '-' {
 		n.negative = true
 		i++

@@ -49,17 +49,26 @@ func (d *Decoder) object(s []byte, i int) (int, error) {
 			return 0, fmt.Errorf("field %s: comes twice", c.name)
 		}
 		c.seen = d.line
-		if i = skip(s, i); i == len(s) || s[i] != ':' {
-			return 0, fmt.Errorf("field %s: not JSON: %s where ':' must be", c.name, excerpt(s, i))
+		if i >= len(s) || s[i] != ':' {
+			if i = skip(s, i); i == len(s) || s[i] != ':' {
+				return 0, fmt.Errorf("field %s: not JSON: %s where ':' must be", c.name, excerpt(s, i))
+			}
+		}
+		if i++; i < len(s) && s[i] <= ' ' {
+			i = skip(s, i)
 		}
 		var err error
-		if i, err = d.value(c, s, skip(s, i+1)); err != nil {
+		if i, err = d.value(c, s, i); err != nil {
 			return 0, fmt.Errorf("field %s: %w", c.name, err)
 		}
-		i = skip(s, i)
+		if i < len(s) && s[i] <= ' ' {
+			i = skip(s, i)
+		}
 		switch {
 		case i < len(s) && s[i] == ',':
-			i = skip(s, i+1)
+			if i++; i < len(s) && s[i] <= ' ' {
+				i = skip(s, i)
+			}
 		case i < len(s) && s[i] == '}':
 			return i + 1, nil
 		default:

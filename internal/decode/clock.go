@@ -11,7 +11,7 @@ func (d *Decoder) timestamp(c *column, s []byte, i int) (next int, err error) {
 			return 0, err
 		}
 		var ok bool
-		if v, ok = parseTime(text); !ok {
+		if v, ok = d.day.parseTime(text); !ok {
 			return 0, fmt.Errorf("want a timestamp such as \"2006-01-02T15:04:05.999999Z\", got %s", clip(s[i:next]))
 		}
 	} else if v, next, err = integer(c, s, i); err != nil {
@@ -50,11 +50,11 @@ func (d *Decoder) date(c *column, s []byte, i int) (next int, err error) {
 // parseTime reads 2006-01-02T15:04:05[.f]Z, with ±hh:mm in place of Z, or
 // 2006-01-02 15:04:05[.f], which is UTC; f is 1 to 9 digits. The result is in microseconds,
 // rounded down.
-func parseTime(b []byte) (int64, bool) {
+func (l *lastDay) parseTime(b []byte) (int64, bool) {
 	if len(b) < 19 {
 		return 0, false
 	}
-	day, ok := parseDay(b)
+	day, ok := l.parseDay(b)
 	h, ok1 := two(b, 11)
 	m, ok2 := two(b, 14)
 	s, ok3 := two(b, 17)
@@ -120,6 +120,25 @@ func zone(b []byte) (int64, bool) {
 func two(b []byte, i int) (int, bool) {
 	tens, ones := b[i]-'0', b[i+1]-'0'
 	return int(tens)*10 + int(ones), tens <= 9 && ones <= 9
+}
+
+// A lastDay is the day read last: most events have the same.
+type lastDay struct {
+	text [10]byte
+	day  int
+}
+
+// parseDay reads 2006-01-02 at the beginning of b as days since 1970-01-01.
+func (l *lastDay) parseDay(b []byte) (int, bool) {
+	text := [10]byte(b)
+	if text == l.text {
+		return l.day, true
+	}
+	day, ok := parseDay(b)
+	if ok {
+		l.text, l.day = text, day
+	}
+	return day, ok
 }
 
 // parseDay reads 2006-01-02 at the beginning of b as days since 1970-01-01.

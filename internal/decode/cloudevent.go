@@ -93,7 +93,7 @@ func (d *Decoder) fill(a *attributes) error {
 		d.bytes += len(d.scratch)
 	}
 	if c := &d.cols[d.time]; c.seen != d.line && len(a.time) > 0 {
-		v, ok := parseTime(a.time)
+		v, ok := d.day.parseTime(a.time)
 		if !ok || a.time[10] != 'T' || v < minMicros || v > maxMicros {
 			return fmt.Errorf("time: want one of RFC 3339 in the years 1900 to 2299, got %s", clip(a.time))
 		}

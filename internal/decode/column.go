@@ -17,6 +17,7 @@ type column struct {
 	kind     schemas.Kind
 	typ      schemas.Type
 	optional bool
+	key      key    // the same with a colon behind it
 	follow   int    // the field that came after this one last time
 	seen     uint64 // number of the line that had this field last
 
@@ -31,7 +32,7 @@ type column struct {
 
 func newColumn(f schemas.Field, follow int) column {
 	return column{
-		name: f.Name, quoted: `"` + f.Name + `"`, kind: f.Type.Kind, typ: f.Type, optional: f.Optional, follow: follow,
+		name: f.Name, quoted: `"` + f.Name + `"`, key: newKey(`"` + f.Name + `":`), kind: f.Type.Kind, typ: f.Type, optional: f.Optional, follow: follow,
 	}
 }
 

@@ -84,6 +84,7 @@ type Decoder struct {
 	to      int64 // latest
 	line    uint64
 	scratch []byte // unescaped text
+	day     lastDay
 	unknown []byte // name of the field being ignored
 
 	envelopes attributes // of the CloudEvent at hand

@@ -53,59 +53,41 @@ type number struct {
 	exponent int
 }
 
-// scanNumber reads the JSON number at i, if there is one.
-func scanNumber(s []byte, i int) (n number, next int, ok bool) {
-	if n, next = shortNumber(s, i); next > 0 {
-		return n, next, true
-	}
-	return longNumber(s, i)
-}
-
-// shortNumber reads a number of at most 18 digits without an exponent, as almost all are, and
-// returns next = 0 if it is not one.
-func shortNumber(s []byte, i int) (n number, next int) {
+// shortNumber reads a number ±v·10^exponent of at most 18 digits that is written without an exponent, as
+// almost all are. It returns next = 0 if it is not one.
+func shortNumber(s []byte, i int) (v uint64, exponent int, negative bool, next int) {
 	if i < len(s) && s[i] == '-' {
-		n.negative = true
+		negative = true
 		i++
 	}
-	whole, v := i, uint64(0)
+	whole := i
 	for ; i < len(s) && s[i]-'0' <= 9; i++ {
 		v = v*10 + uint64(s[i]-'0')
 	}
 	digits := i - whole
 	if digits == 0 || digits > 1 && s[whole] == '0' {
-		return n, 0
+		return 0, 0, false, 0
 	}
 	if i < len(s) && s[i] == '.' {
 		point := i + 1
 		for i = point; i < len(s) && s[i]-'0' <= 9; i++ {
 			v = v*10 + uint64(s[i]-'0')
 		}
-		n.exponent = point - i
-		if digits -= n.exponent; i == point {
-			return n, 0
+		exponent = point - i
+		if digits -= exponent; i == point {
+			return 0, 0, false, 0
 		}
 	}
 	if digits > 18 || i < len(s) && s[i]|0x20 == 'e' {
-		return n, 0
+		return 0, 0, false, 0
 	}
-	if v == 0 {
-		return n, i
-	}
-	for v%10 == 0 { // the mantissa has no zeros at its end
-		v /= 10
-		n.exponent++
-	}
-	n.lo = v
-	for n.digits = 1; n.digits < len(powers) && v >= powers[n.digits]; n.digits++ {
-	}
-	return n, i
+	return v, exponent, negative, i
 }
 
-var powers = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17}
+var powers = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19}
 
-// longNumber is scanNumber for any number.
-func longNumber(s []byte, i int) (n number, next int, ok bool) {
+// scanNumber reads the JSON number at i, if there is one.
+func scanNumber(s []byte, i int) (n number, next int, ok bool) {
 	if i < len(s) && s[i] == '-' {
 		n.negative = true
 		i++
@@ -189,12 +171,18 @@ func (n *number) shift(by int) {
 
 // float reads a JSON number as the nearest float64.
 func float(c *column, s []byte, i int) (v float64, next int, err error) {
+	// A mantissa below 2^53 and a power of ten up to 10^22 are both exact, so one operation on
+	// them rounds correctly (Clinger, "How to read floating point numbers accurately", 1990).
+	if u, exponent, negative, next := shortNumber(s, i); next > 0 && u < 1<<53 {
+		if v = float64(u) / tens[-exponent]; negative && v != 0 {
+			v = -v
+		}
+		return v, next, nil
+	}
 	n, next, ok := scanNumber(s, i)
 	if !ok {
 		return 0, 0, wrong(c, s, i)
 	}
-	// A mantissa below 2^53 and a power of ten up to 10^22 are both exact, so one operation on
-	// them rounds correctly (Clinger, "How to read floating point numbers accurately", 1990).
 	if n.hi == 0 && n.digits <= 15 && n.exponent >= -22 && n.exponent <= 22 {
 		if v = float64(n.lo); n.exponent < 0 {
 			v /= tens[-n.exponent]
@@ -218,6 +206,17 @@ var tens = [...]float64{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 
 
 // decimal reads an exact decimal, a number or a string that holds one.
 func (d *Decoder) decimal(c *column, s []byte, i int) (next int, err error) {
+	if u, exponent, negative, next := shortNumber(s, i); next > 0 && c.typ.Scale+exponent >= 0 && c.typ.Scale+exponent < len(powers) {
+		hi, lo := bits.Mul64(u, powers[c.typ.Scale+exponent])
+		if hi == 0 && (c.typ.Precision >= len(powers) || lo < powers[c.typ.Precision]) {
+			v := decimal128.New(0, lo)
+			if negative {
+				v = v.Negate()
+			}
+			c.decimals = append(c.decimals, v)
+			return next, nil
+		}
+	}
 	text, at := s, i
 	if i < len(s) && s[i] == '"' {
 		if text, next, err = d.str(s, i); err != nil {

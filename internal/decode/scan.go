@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -20,7 +21,9 @@ func (d *Decoder) object(s []byte, i int) (int, error) {
 	last, next := -1, d.first
 	for {
 		c := &d.cols[next]
-		if n := i + len(c.quoted); n <= len(s) && string(s[i:n]) == c.quoted {
+		if c.key.at(s, i) {
+			i += c.key.length - 1 // the colon is looked at below
+		} else if n := i + len(c.quoted); n <= len(s) && string(s[i:n]) == c.quoted {
 			i = n
 		} else {
 			var err error
@@ -49,12 +52,12 @@ func (d *Decoder) object(s []byte, i int) (int, error) {
 			return 0, fmt.Errorf("field %s: comes twice", c.name)
 		}
 		c.seen = d.line
-		if i >= len(s) || s[i] != ':' {
+		if i == len(s) || s[i] != ':' {
 			if i = skip(s, i); i == len(s) || s[i] != ':' {
 				return 0, fmt.Errorf("field %s: not JSON: %s where ':' must be", c.name, excerpt(s, i))
 			}
 		}
-		if i++; i < len(s) && s[i] <= ' ' {
+		if i++; i < len(s) && s[i] <= ' ' { // skip is not inlined, and mostly there is nothing
 			i = skip(s, i)
 		}
 		var err error
@@ -76,6 +79,34 @@ func (d *Decoder) object(s []byte, i int) (int, error) {
 		}
 		last, next = next, c.follow
 	}
+}
+
+// A key is a text of at most 16 bytes that is compared with two words of the input, eight bytes each.
+type key struct {
+	length            int // 0: it is longer
+	low, high         uint64
+	lowMask, highMask uint64
+}
+
+func newKey(text string) key {
+	var b, mask [16]byte
+	if len(text) > len(b) {
+		return key{}
+	}
+	for i := range copy(b[:], text) {
+		mask[i] = 0xFF
+	}
+	return key{len(text), binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]),
+		binary.LittleEndian.Uint64(mask[:]), binary.LittleEndian.Uint64(mask[8:])}
+}
+
+// at reports that the key is at i, with so much behind it that both words can be read.
+func (k *key) at(s []byte, i int) bool {
+	if k.length == 0 || i > len(s)-16 {
+		return false
+	}
+	b := s[i : i+16]
+	return (binary.LittleEndian.Uint64(b)^k.low)&k.lowMask|(binary.LittleEndian.Uint64(b[8:])^k.high)&k.highMask == 0
 }
 
 func end(s []byte, i int) error {

@@ -85,6 +85,9 @@ func (l *lane) flush(ctx, outer context.Context) error {
 	if len(f.idle) > 0 {
 		l.savedAt = time.Now()
 	}
+	if len(f.parts) > 0 {
+		l.flushedAt = time.Now()
+	}
 	l.inflight = f
 	go func() { // joined by land, or by run when the lane ends
 		defer close(f.done)

@@ -18,15 +18,16 @@ type lane struct {
 	s     *session
 	alone *view.Plan // in a lane of one plan on its way to the main lane: the plan
 
-	mu       sync.Mutex       // held while a chunk is folded or flushed, and by a lane that joins this one
-	plans    []*planState     // of a lane of one plan: none while no cut defines it
-	start    schemas.Position // where reading begins
-	read     schemas.Position // everything up to here is folded
-	readAt   time.Time        // the log's timestamp there
-	epoch    uint64           // of what is folded
-	savedAt  time.Time        // when positions were saved last
-	inflight *flush           // the flush that is being inserted
-	took     time.Duration    // how long the last flush took
+	mu        sync.Mutex       // held while a chunk is folded or flushed, and by a lane that joins this one
+	plans     []*planState     // of a lane of one plan: none while no cut defines it
+	start     schemas.Position // where reading begins
+	read      schemas.Position // everything up to here is folded
+	readAt    time.Time        // the log's timestamp there
+	epoch     uint64           // of what is folded
+	savedAt   time.Time        // when positions were saved last
+	inflight  *flush           // the flush that is being inserted
+	took      time.Duration    // how long the last flush took
+	flushedAt time.Time        // when the last flush of states began
 
 	types   map[string]*schemas.Event // that the cuts met so far define
 	readers map[string]*column.Reader // by event type
@@ -130,7 +131,14 @@ func (l *lane) run(ctx, outer context.Context) (err error) {
 			if err := l.take(ctx, outer, r.chunk); err != nil {
 				return err
 			}
-			caught = r.chunk.Caught
+			// What comes after a rest is shown at once, not at the next tick.
+			if caught = r.chunk.Caught; caught && l.rested() {
+				next, err := l.tick(ctx, outer)
+				if err != nil {
+					return err
+				}
+				tick.Reset(next)
+			}
 		case <-tick.C:
 			next, err := l.tick(ctx, outer)
 			if err != nil {
@@ -154,6 +162,14 @@ func (l *lane) tick(ctx, outer context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return l.s.pace.next(l.took), nil
+}
+
+// rested reports whether the last flush lies so far back that the next may follow at once. Flushes are no
+// more frequent for it than by ticks alone.
+func (l *lane) rested() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inflight == nil && time.Since(l.flushedAt) >= l.s.pace.next(l.took)
 }
 
 // take folds a chunk, and flushes when it ends at a cut or the states have grown large.

@@ -84,7 +84,7 @@ func parseSpeed(args []string, stderr io.Writer) (*speedBench, error) {
 	cores := f.String("cores", "2", "how many cores everybody is bound to, all together")
 	f.IntVar(&s.PerMessage, "per-message", 200, "`events` of a message")
 	f.IntVar(&s.PeerEvents, "peer-events", 2_000_000, "`events` of each of the peer's runs")
-	f.IntVar(&s.Singles, "singles", 500_000, "`messages` of one event")
+	f.IntVar(&s.Singles, "singles", 1_000_000, "`messages` of one event")
 	f.IntVar(&s.Backlog, "backlog", 10_000_000, "`events` that gather while the worker is away, at most --events")
 	f.IntVar(&s.Live, "live", 50_000, "`events` a second that come while it catches up")
 	rates := f.String("rates", "1000,10000,50000,100000", "`list` of events a second at which latencies are measured; 50000 is one of them")

@@ -102,7 +102,7 @@ func (b *speedBench) atRate(ctx context.Context, views []string, rate int, s *st
 		return err
 	})
 	g.Go(func() error {
-		return p.until(gctx, func() (bool, error) {
+		return p.until(gctx, often, func() (bool, error) {
 			n, err := p.markersShown(gctx)
 			looks = append(looks, look{time.Since(began), n})
 			return n >= s.markers, err
@@ -174,7 +174,7 @@ func (b *speedBench) idle(ctx context.Context, n int) (l latency, err error) {
 		if _, err := p.log.Publish(ctx, b.data.event.Name, b.marked.lines(i, i+1), ""); err != nil {
 			return l, err
 		}
-		err := p.until(ctx, func() (bool, error) {
+		err := p.until(ctx, often, func() (bool, error) {
 			shown, err := p.markersShown(ctx)
 			return shown > i, err
 		})

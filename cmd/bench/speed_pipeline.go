@@ -76,7 +76,7 @@ func (p *pipeline) runWorker(ctx context.Context) error {
 	if err := p.worker.begin(); err != nil {
 		return err
 	}
-	return p.until(ctx, func() (bool, error) {
+	return p.until(ctx, seldom, func() (bool, error) {
 		for _, v := range p.plans {
 			if _, err := p.server.query(ctx, "SELECT count() FROM "+p.table(v), nil); err != nil {
 				return false, ignoreMissing(err)
@@ -110,11 +110,14 @@ func (p *pipeline) table(v *view.Plan) string {
 	return view.Quote(p.database) + "." + view.Quote(v.Name())
 }
 
-// pollEvery is the pause between two looks at a view.
-const pollEvery = 5 * time.Millisecond
+// Pauses between two looks at views: they take processor time from what is measured.
+const (
+	seldom = 50 * time.Millisecond // where seconds are measured
+	often  = 10 * time.Millisecond // where latencies are
+)
 
 // until polls until it holds.
-func (p *pipeline) until(ctx context.Context, holds func() (bool, error)) error {
+func (p *pipeline) until(ctx context.Context, every time.Duration, holds func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -123,7 +126,7 @@ func (p *pipeline) until(ctx context.Context, holds func() (bool, error)) error 
 			return err
 		}
 		select {
-		case <-time.After(pollEvery):
+		case <-time.After(every):
 		case <-ctx.Done():
 			return fmt.Errorf("views do not show what was published: %w", ctx.Err())
 		}
@@ -136,12 +139,12 @@ func (p *pipeline) visible(ctx context.Context, events int) error {
 	for _, v := range p.plans {
 		counting := countOf(v)
 		if counting == "" {
-			if err := p.until(ctx, func() (bool, error) { return p.stored(ctx, v) }); err != nil {
+			if err := p.until(ctx, seldom, func() (bool, error) { return p.stored(ctx, v) }); err != nil {
 				return err
 			}
 			continue
 		}
-		err := p.until(ctx, func() (bool, error) {
+		err := p.until(ctx, seldom, func() (bool, error) {
 			var n int
 			if err := p.server.row(ctx, fmt.Sprintf("SELECT sum(%s) FROM %s", counting, p.table(v)), &n); err != nil {
 				return false, err

@@ -43,8 +43,10 @@ func hit() *schemas.Event {
 	}}
 }
 
+func hits() schemas.Set { return schemas.Set{Events: []*schemas.Event{hit()}} }
+
 // newWorld has a log of its own. It fails the test if a goroutine outlives it.
-func newWorld(t testing.TB, cfg ingest.Config, logBytes int64) *world {
+func newWorld(t testing.TB, definitions schemas.Set, cfg ingest.Config, logBytes int64) *world {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
@@ -56,7 +58,7 @@ func newWorld(t testing.TB, cfg ingest.Config, logBytes int64) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(log.Close)
-	if _, err := log.PublishCut(ctx, schemas.Cut{}, schemas.Set{Events: []*schemas.Event{hit()}}, schemas.Set{}); err != nil {
+	if _, err := log.PublishCut(ctx, schemas.Cut{}, definitions, schemas.Set{}); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Log = log
@@ -70,7 +72,7 @@ func newWorld(t testing.TB, cfg ingest.Config, logBytes int64) *world {
 
 func open(t testing.TB, cfg ingest.Config) *world {
 	t.Helper()
-	return newWorld(t, cfg, 256<<20)
+	return newWorld(t, hits(), cfg, 256<<20)
 }
 
 // line is an event.
@@ -169,7 +171,13 @@ func failsAs[E error](t testing.TB, err error) E {
 	return e
 }
 
-func gzipped(t testing.TB, r io.Reader) string {
+// A fataler is a test, of rapid's too.
+type fataler interface {
+	Helper()
+	Fatal(...any)
+}
+
+func gzipped(t fataler, r io.Reader) string {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -182,7 +190,7 @@ func gzipped(t testing.TB, r io.Reader) string {
 	return b.String()
 }
 
-func zstandard(t testing.TB, r io.Reader, opts ...zstd.EOption) string {
+func zstandard(t fataler, r io.Reader, opts ...zstd.EOption) string {
 	t.Helper()
 	var b bytes.Buffer
 	z, err := zstd.NewWriter(&b, append(opts, zstd.WithEncoderConcurrency(1))...)

@@ -272,7 +272,7 @@ func TestKeys(t *testing.T) {
 // TestFullLog fills the log from many clients: what was acknowledged is there, and what was refused says when to come
 // again.
 func TestFullLog(t *testing.T) {
-	w := newWorld(t, ingest.Config{}, 256<<10)
+	w := newWorld(t, hits(), ingest.Config{}, 256<<10)
 	const clients, requests = 16, 100
 	accepted := make([][]int, clients)
 	refused := make([]int, clients)

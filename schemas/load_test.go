@@ -114,6 +114,35 @@ func TestExpressionPositions(t *testing.T) {
 	}
 }
 
+// TestUnknownFields reads what becomes of fields that are not declared; it is part of what definitions are hashed over.
+func TestUnknownFields(t *testing.T) {
+	load := func(line string) (*schemas.Set, error) {
+		return schemas.Load(fstest.MapFS{"e.yaml": {Data: []byte("event: e\nid: id\ntime: t\nfields: {id: string, t: timestamp}\n" + line)}})
+	}
+	hashes := make(map[bool]string)
+	for line, ignore := range map[string]bool{"": false, "unknown_fields: error\n": false, "unknown_fields: ignore\n": true} {
+		set, err := load(line)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if got := set.Event("e").IgnoreUnknown; got != ignore {
+			t.Errorf("%q: ignored %t; want %t", line, got, ignore)
+		}
+		if was := hashes[ignore]; was != "" && was != set.Hash() {
+			t.Errorf("%q: another hash than what means the same", line)
+		}
+		hashes[ignore] = set.Hash()
+	}
+	if hashes[true] == hashes[false] {
+		t.Error("the hash does not say that fields are ignored")
+	}
+	for _, line := range []string{"unknown_fields: ignored\n", "unknown_fields: [ignore]\n", "unknown_fields:\n"} {
+		if _, err := load(line); err == nil || !strings.Contains(err.Error(), "unknown_fields") {
+			t.Errorf("%q: got %v; want an error that names the key", line, err)
+		}
+	}
+}
+
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/errors/*.yaml")
 	if err != nil {

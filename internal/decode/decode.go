@@ -1,13 +1,15 @@
-// Package decode turns JSON events into Arrow records.
+// Package decode turns messages of events into Arrow records: JSON, CloudEvents and Arrow streams.
 //
 // A Decoder is driven by one event's declaration and is strict: an event fits its schema
 // wholly or comes back as a schemas.Reject that names the field at fault. These rules hold:
 //
-//   - A message is one event per line (NDJSON). A line of white space is no event. Rows are
-//     numbered from 0 over the lines that are events, whether they fit or not.
-//   - An event is one JSON object (RFC 8259) in valid UTF-8. A field that is not declared, a
-//     field that comes twice, a missing or null field that is not optional, and any value that
-//     is an object or an array are refused; so nothing ever nests.
+//   - A message has a Format, NDJSON unless its headers say otherwise: one event per line. A line
+//     of white space is no event. Rows are numbered from 0 over the events, whether they fit or
+//     not. docs/FORMAT.md has the other formats, and how a CloudEvent becomes an event.
+//   - An event is one JSON object (RFC 8259) in valid UTF-8. A field that comes twice, a missing or
+//     null field that is not optional, and any value that is an object or an array are refused.
+//   - A field that is not declared is refused too, unless the event's declaration ignores those:
+//     then its value must be JSON that nests up to 64 deep, and may come twice.
 //   - string: a JSON string; half a surrogate pair is refused.
 //   - bool: true or false.
 //   - int64: a JSON number without fraction and exponent, within 64 bits.
@@ -21,6 +23,17 @@
 //   - The event time lies within Limits around the log's timestamp of the message.
 //
 // Whether a number may be an input of quantiles is not decided here.
+//
+// It is our own code because of its speed: the libraries decode into structs, from which values
+// would go on to columns, and none refuses keys that come twice or says which number does not fit.
+// Processor time for the page view of cmd/bench, 169 bytes with nine fields, in messages of 200 (go
+// 1.26, a busy EPYC; BenchmarkAppendPageview):
+//
+//	decode, checked, into Arrow columns                       330 ns
+//	goccy/go-json 0.10.5, into a struct, time left as text    420 ns
+//	bytedance/sonic 1.15.5, likewise                          570 ns
+//	minio/simdjson-go 0.4.5, its tape alone                  1050 ns
+//	encoding/json, into a struct                             2480 ns
 package decode
 
 import (

@@ -117,7 +117,9 @@ func TestContent(t *testing.T) {
 		}
 	}
 	got := letters(t, l, eventlog.DeadLetterFilter{})
-	slices.SortFunc(got, func(x, y eventlog.DeadLetter) int { return cmp.Or(cmp.Compare(x.Seq, y.Seq), cmp.Compare(x.Row, y.Row)) })
+	slices.SortFunc(got, func(x, y eventlog.DeadLetter) int {
+		return cmp.Or(cmp.Compare(x.Seq, y.Seq), cmp.Compare(x.Row, y.Row))
+	})
 	for i, d := range got {
 		if r := bad[i]; string(d.Payload) != string(r.Payload) || fmt.Sprint(d.Header) != fmt.Sprint(r.Header) {
 			t.Errorf("letter %s: got %q with %v; want %q with %v", d.ID, d.Payload, d.Header, r.Payload, r.Header)

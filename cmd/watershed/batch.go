@@ -16,6 +16,7 @@ func (a *app) batchCmd() *cobra.Command {
 	var asJSON bool
 	var rebuild, replace, accept bool
 	var wait time.Duration
+	var engine *string
 	cmd := &cobra.Command{
 		Use:   "batch",
 		Short: "Recompute the views from history, audit, and make the result live",
@@ -30,6 +31,7 @@ through is kept, but the views go on showing the live one. Each later run compar
 one runs with --gate off.`,
 		Example: `  watershed batch
   watershed batch --rebuild          recompute every slice, and prove that nothing differs
+  watershed batch --engine clickhouse    the same, computed by ClickHouse from the files
   watershed batch --gate 1%          a drift of more than 1 % of a value does not go live
   watershed batch --json > report.json`,
 		Args: cobra.NoArgs,
@@ -44,6 +46,9 @@ one runs with --gate off.`,
 			}
 			a.preferMemory(a.cfg.BatchMemory + besidesStates)
 			cfg := a.cfg.batch()
+			if cfg.Engine, err = a.engine(*engine, e.db); err != nil {
+				return err
+			}
 			cfg.Rebuild, cfg.Replace, cfg.AcceptHistory, cfg.Wait = rebuild, replace, accept, wait
 			if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
 				if cfg.Definitions, _, err = loadDefinitions(a.cfg.Definitions); err != nil {
@@ -62,6 +67,7 @@ one runs with --gate off.`,
 		},
 	}
 	f := cmd.Flags()
+	engine = engineFlag(f)
 	f.BoolVar(&rebuild, "rebuild", false, "recompute every slice, and fail where a finished value differs")
 	f.BoolVar(&replace, "replace", false, "with --rebuild: make what was computed live even so")
 	f.BoolVar(&accept, "accept-history", false, "take history as it is, even if it has lost what the live build was computed from")

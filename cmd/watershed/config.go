@@ -40,6 +40,8 @@ type config struct {
 	ReaderUser         string
 	ReaderPassword     string
 	ClickHouseLib      string
+	ClickHouseHistory  string
+	ClickHouseCluster  string
 
 	History string
 	Listen  string
@@ -76,6 +78,8 @@ func (c *config) register(root *cobra.Command) {
 	f.StringVar(&c.Database, "database", "watershed", "ClickHouse `database`")
 	f.StringVar(&c.ReaderUser, "reader-user", "", "ClickHouse `user` of queries, read-only; the endpoint needs one")
 	f.StringVar(&c.ClickHouseLib, "clickhouse-lib", "", "`library` of the embedded ClickHouse (default: where npm put it)")
+	f.StringVar(&c.ClickHouseHistory, "clickhouse-history", "", "where ClickHouse finds history, for --engine clickhouse: a `path` on its machine or a URL in object storage (default: that of --history)")
+	f.StringVar(&c.ClickHouseCluster, "clickhouse-cluster", "", "`cluster` of ClickHouse all of whose machines read history, which is then at a URL")
 	f.StringVar(&c.History, "history", "", "`directory` of the Delta tables (default DIR/history)")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8484", "`address` of the SQL/HTTP endpoint; anything but loopback needs a token")
 	f.BoolVar(&c.Ingest, "ingest", true, "take events in at POST /v1/events/TYPE; where a token is set, publishing needs one of its own")

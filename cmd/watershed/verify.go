@@ -14,6 +14,7 @@ import (
 func (a *app) verifyCmd() *cobra.Command {
 	var asJSON bool
 	var only verifyParts
+	var engine *string
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Prove that history, log and views are what they should be",
@@ -29,13 +30,14 @@ not checked, and is an error if it was named. Exit code 3 if anything differs: w
 where. ` + "`watershed repair`" + ` heals what can be healed.`,
 		Example: `  watershed verify
   watershed verify --history /data/history --files --json
-  watershed verify --slices          all of history is read and folded again`,
+  watershed verify --slices          all of history is read and folded again
+  watershed verify --slices --engine clickhouse`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.locate(); err != nil {
 				return err
 			}
-			r, err := a.verify(cmd.Context(), only)
+			r, err := a.verify(cmd.Context(), only, *engine)
 			if err != nil {
 				return err
 			}
@@ -53,6 +55,7 @@ where. ` + "`watershed repair`" + ` heals what can be healed.`,
 	cmd.Flags().BoolVar(&only.files, "files", false, "look at the files and logs of history")
 	cmd.Flags().BoolVar(&only.log, "log", false, "hold the log against history")
 	cmd.Flags().BoolVar(&only.slices, "slices", false, "compute the live build again, and compare")
+	engine = engineFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -130,7 +133,7 @@ func (r *verified) differences() (n int) {
 }
 
 // verify looks at the parts. A difference is no error.
-func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
+func (a *app) verify(ctx context.Context, only verifyParts, engine string) (*verified, error) {
 	r := &verified{Not: make(map[string]string)}
 	if only.all() || only.files {
 		h, err := history.Verify(ctx, a.cfg.History)
@@ -145,7 +148,7 @@ func (a *app) verify(ctx context.Context, only verifyParts) (*verified, error) {
 	for name, part := range map[string]struct {
 		wanted bool
 		run    func(context.Context, *verified) error
-	}{"log": {only.log, a.verifyLog}, "slices": {only.slices, a.verifySlices}} {
+	}{"log": {only.log, a.verifyLog}, "slices": {only.slices, func(ctx context.Context, r *verified) error { return a.verifySlices(ctx, r, engine) }}} {
 		if !only.all() && !part.wanted {
 			continue
 		}
@@ -181,8 +184,8 @@ func (a *app) verifyLog(ctx context.Context, r *verified) error {
 	return nil
 }
 
-// verifySlices computes the live build again, in a database beside that of the views.
-func (a *app) verifySlices(ctx context.Context, r *verified) (err error) {
+// verifySlices computes the live build again, by an engine, in a database beside that of the views.
+func (a *app) verifySlices(ctx context.Context, r *verified, engine string) (err error) {
 	db, err := a.openStore(ctx)
 	if err != nil {
 		return err
@@ -196,6 +199,9 @@ func (a *app) verifySlices(ctx context.Context, r *verified) (err error) {
 	p := a.newProgress("verify")
 	defer p.done()
 	cfg := a.cfg.batch()
+	if cfg.Engine, err = a.engine(engine, scratch); err != nil {
+		return err
+	}
 	cfg.History, cfg.App, cfg.Logger, cfg.Progress = a.cfg.History, a.appID(), a.log, p.step
 	r.Slices, err = batch.Verify(ctx, db, scratch, cfg)
 	return err

@@ -3,7 +3,10 @@ package history
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"watershed/internal/crash"
 	"watershed/schemas"
@@ -146,22 +149,49 @@ func (t *archivedType) commit(ctx context.Context, at schemas.Position, ends boo
 	return nil
 }
 
-// writeFiles writes a file for each date that is buffered, ready to be added by a commit.
+// writeFiles writes a file for each date that is buffered, ready to be added by a commit. Several are written at once,
+// because writing a small file is mostly waiting for fsync; of a single large one, the columns are encoded side by side.
 func (t *archivedType) writeFiles(ctx context.Context) ([]*add, error) {
-	var adds []*add
-	for _, d := range t.buffer.sorted() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	dates := t.buffer.sorted()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(writersPerCore * runtime.GOMAXPROCS(0))
+	defer func() { _ = group.Wait() }() // also when a test stops us between two files
+	adds, written := make([]*add, len(dates)), make(chan struct{}, len(dates))
+	for i, d := range dates {
+		parts := t.buffer.take(d)
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				release(parts)
+				return err
+			}
+			write := t.table.writeParts
+			if len(dates) == 1 {
+				write = t.table.writePartsWide
+			}
+			a, err := write(d, parts, false, false)
+			if err == nil {
+				adds[i] = a
+				written <- struct{}{}
+			}
+			return err
+		})
+		for len(written) > 0 {
+			<-written
+			t.wrote()
 		}
-		a, err := t.table.writeParts(d, t.buffer.take(d), false, false)
-		if err != nil {
-			return nil, err
-		}
-		adds = append(adds, a)
-		crash.At("history.file")
-		t.owner.step(stepFile)
 	}
-	return adds, nil
+	err := group.Wait()
+	for len(written) > 0 {
+		<-written
+		t.wrote()
+	}
+	return adds, err
+}
+
+// wrote is between two files.
+func (t *archivedType) wrote() {
+	crash.At("history.file")
+	t.owner.step(stepFile)
 }
 
 // reset forgets what is buffered.

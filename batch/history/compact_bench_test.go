@@ -12,6 +12,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/decimal128"
 	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress/zstd"
 
 	"watershed/internal/devserver"
 	"watershed/schemas"
@@ -114,4 +116,43 @@ func byClickHouse(b *testing.B, c *devserver.ClickHouse, table *Table, order str
 		b.Fatal(err)
 	}
 	return info.Size()
+}
+
+// BenchmarkZstd encodes the columns that are stored with zstd at each level: ids and latencies of page views, in the order of
+// a compacted file.
+func BenchmarkZstd(b *testing.B) {
+	const rows = 8 * pageRows
+	r := newRand(62)
+	rec := pageviews(r, rand.NewZipf(r, 1.1, 8, 9_999), rows, 0, 1)
+	for _, column := range []int{0, 7} {
+		f := pageview().Fields[column]
+		for _, level := range []zstd.Level{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression, zstd.SpeedBestCompression} {
+			b.Run(fmt.Sprintf("%s/%s", f.Name, level), func(b *testing.B) {
+				form := form{codec: &zstd.Codec{Level: level}}
+				if f.Type.Kind == schemas.String {
+					form.encoding = &parquet.DeltaByteArray
+				}
+				node, err := form.node(f)
+				if err != nil {
+					b.Fatal(err)
+				}
+				size := 0
+				for b.Loop() {
+					if size, err = trial(f, node, rec.Column(column), wholeOrder(rows)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(size)/rows, "bytes/value")
+				b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mvalues/s")
+			})
+		}
+	}
+}
+
+func wholeOrder(n int) []int32 {
+	order := make([]int32, n)
+	for i := range order {
+		order[i] = int32(i)
+	}
+	return order
 }

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -64,6 +65,9 @@ func (b *dateBuffers) add(rec arrow.Record, n int, keep func(at, seq int64) bool
 	}
 	if rows != nil {
 		parts[date] = rows
+	}
+	for _, col := range rec.Columns() {
+		col.NullN() // arrays count them when they are first asked, and files of several dates are written at once
 	}
 	size := recordBytes(rec)
 	for d, rows := range parts {
@@ -176,12 +180,22 @@ func recordBytes(rec arrow.Record) int64 {
 
 // writeParts writes one file of one date's rows and releases them.
 func (t *Table) writeParts(date int32, parts []bufferPart, unique, imported bool) (*add, error) {
+	return t.writePartsBy(1, date, parts, unique, imported)
+}
+
+// writePartsWide does it with all cores.
+func (t *Table) writePartsWide(date int32, parts []bufferPart, unique, imported bool) (*add, error) {
+	return t.writePartsBy(runtime.GOMAXPROCS(0), date, parts, unique, imported)
+}
+
+func (t *Table) writePartsBy(cores int, date int32, parts []bufferPart, unique, imported bool) (*add, error) {
 	defer release(parts)
 	w, err := t.newFile(date)
 	if err != nil {
 		return nil, err
 	}
 	defer w.abort()
+	w.cores = cores
 	for _, p := range parts {
 		if err := w.write(p.record, p.rows); err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/google/uuid"
 	"github.com/parquet-go/parquet-go"
+	"golang.org/x/sync/errgroup"
 
 	"watershed/internal/durable"
 	"watershed/schemas"
@@ -35,6 +36,7 @@ type fileWriter struct {
 	rows    int64
 	inPage  int
 	inGroup int
+	cores   int // that encode columns; 0 and 1: the caller's alone
 }
 
 // newFile begins a data file of one date. It has no name yet, and is gone after abort.
@@ -123,10 +125,8 @@ func (w *fileWriter) write(rec arrow.Record, rows []int32) error {
 		if rows != nil {
 			part = span{rows: rows[from:to]}
 		}
-		for i, c := range w.columns {
-			if err := c.write(rec.Column(i), part); err != nil {
-				return fmt.Errorf("write %s: column %s: %w", w.path, c.name, err)
-			}
+		if err := w.each(func(i int, c *columnWriter) error { return c.write(rec.Column(i), part) }); err != nil {
+			return fmt.Errorf("write %s: %w", w.path, err)
 		}
 		if err := w.advance(to - from); err != nil {
 			return fmt.Errorf("write %s: %w", w.path, err)
@@ -146,13 +146,33 @@ func (w *fileWriter) advance(n int) error {
 	}
 	if w.inPage == pageRows {
 		w.inPage = 0
-		for _, c := range w.columns {
-			if err := c.flush(); err != nil {
+		return w.each(func(_ int, c *columnWriter) error { return c.flush() })
+	}
+	return nil
+}
+
+// each does something with every column; with several at once if the file may use several cores.
+func (w *fileWriter) each(do func(i int, c *columnWriter) error) error {
+	named := func(i int, c *columnWriter) error {
+		if err := do(i, c); err != nil {
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+		return nil
+	}
+	if w.cores < 2 {
+		for i, c := range w.columns {
+			if err := named(i, c); err != nil {
 				return err
 			}
 		}
+		return nil
 	}
-	return nil
+	var group errgroup.Group
+	group.SetLimit(w.cores)
+	for i, c := range w.columns {
+		group.Go(func() error { return named(i, c) })
+	}
+	return group.Wait()
 }
 
 // close makes the file durable and returns the action that adds it. Until a commit carries that action

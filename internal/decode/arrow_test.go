@@ -329,3 +329,36 @@ func FuzzArrow(f *testing.F) {
 		}
 	})
 }
+
+// TestArrowIsBounded decodes streams of about 1 MiB that stand for much more.
+func TestArrowIsBounded(t *testing.T) {
+	format := formatOf(t, map[string]string{decode.ContentType: decode.ArrowStream})
+	f := func(want, text string, at time.Time, n int) {
+		t.Helper()
+		schema := arrow.NewSchema([]arrow.Field{{Name: "t", Type: arrow.FixedWidthTypes.Timestamp_us},
+			{Name: "s", Type: &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int8, ValueType: arrow.BinaryTypes.String}}}, nil)
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+		for range n {
+			b.Field(0).(*array.TimestampBuilder).Append(arrow.Timestamp(at.UnixMicro()))
+			if err := b.Field(1).(*array.BinaryDictionaryBuilder).AppendString(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var buf bytes.Buffer
+		w := ipc.NewWriter(&buf, ipc.WithSchema(schema))
+		if err := w.Write(b.NewRecord()); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		bounded.Run(t, func() {
+			d := decode.New(everyType(), decode.Limits{})
+			rejects := d.AppendAs(format, buf.Bytes(), 1, logTime)
+			if len(rejects) != 1 || rejects[0].Row != -1 || !strings.Contains(rejects[0].Reason, want) || d.Rows() != 0 {
+				t.Errorf("got %d rejects and %d rows; want the message refused: %s", len(rejects), d.Rows(), want)
+			}
+		})
+	}
+	f("the texts of a message", strings.Repeat("x", 500<<10), logTime, 200)
+	f("too many", "x", time.Unix(0, 0), 100_000)
+	f("too many", strings.Repeat("x", 100<<10), time.Unix(0, 0), 500)
+}

@@ -64,6 +64,10 @@ import (
 // Role names the speed layer's terms.
 const Role = "speed"
 
+// ChunkRows is how many events a chunk of a Source best ends with: with four times as many the worker was no
+// faster, and took 30 MB more.
+const ChunkRows = 16 << 10
+
 // A Source reads the log on from a position.
 type Source interface {
 	// Next waits for the next chunk. What it returned before stays valid.

@@ -154,5 +154,5 @@ func (s *stage) close() error {
 type speedLog struct{ *eventlog.Log }
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{MaxRows: speed.ChunkRows})
 }

@@ -30,7 +30,7 @@ type embedded struct {
 // is needed is had. GOMEMLIMIT sets another one.
 const (
 	laptopMemory = 384 << 20 // with the embedded engines
-	workerMemory = 448 << 20 // of `speed`, which has two windows of duplicates while a view catches up
+	workerMemory = 224 << 20 // of `speed`; while a view catches up it needs more, for a second window of duplicates
 
 	besidesStates = 256 << 20 // of `batch`, besides its memory for states
 )

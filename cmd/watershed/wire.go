@@ -16,7 +16,7 @@ import (
 type speedLog struct{ *eventlog.Log }
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{MaxRows: speed.ChunkRows})
 }
 
 // archiverSource opens the log as the archiver reads it, with the cut that holds there.

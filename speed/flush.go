@@ -67,7 +67,9 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		l.s.detach(ctx, outer, p)
 	}
 	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, at: l.readAt, done: make(chan struct{})}
-	due := time.Since(l.savedAt) >= min(saveEvery, saveAfter*l.s.w.cfg.FlushEvery)
+	wanted := l.s.w.wanted.Load()
+	due := wanted != l.wanted || time.Since(l.savedAt) >= min(saveEvery, saveAfter*l.s.w.cfg.FlushEvery)
+	l.wanted = wanted
 	for _, p := range l.plans {
 		switch {
 		case p.fold.Groups() > 0:

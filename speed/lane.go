@@ -25,6 +25,7 @@ type lane struct {
 	readAt    time.Time        // the log's timestamp there
 	epoch     uint64           // of what is folded
 	savedAt   time.Time        // when positions were saved last
+	wanted    uint64           // calls of Worker.Want by then
 	inflight  *flush           // the flush that is being inserted
 	took      time.Duration    // how long the last flush took
 	flushedAt time.Time        // when the last flush of states began

@@ -52,6 +52,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -155,6 +156,8 @@ type Worker struct {
 	sink  Sink
 	stats counters
 	term  uint64 // taken last; 0: none yet
+
+	wanted atomic.Uint64 // calls of Want
 }
 
 // New returns a worker that folds log into sink.
@@ -162,6 +165,10 @@ func New(log Log, sink Sink, cfg Config) *Worker {
 	cfg.defaults()
 	return &Worker{cfg: cfg, log: log, sink: sink}
 }
+
+// Want has the next flush store the positions of plans without new states too, which otherwise happens every ten
+// intervals or once a second: somebody waits for them. It may be called at any time.
+func (w *Worker) Want() { w.wanted.Add(1) }
 
 // FencedError says that another worker took over.
 type FencedError struct{ Term uint64 }

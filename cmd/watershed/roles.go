@@ -59,7 +59,7 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 	}
 	cfg := a.cfg.tuning.speed()
 	cfg.Logger = a.log
-	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log}, e.db, cfg)}
+	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log}, speedSink{e.db, e.log}, cfg)}
 	if a.cfg.Trim == trimAuto {
 		l.trimmer = newTrimmer(l)
 	}
@@ -69,6 +69,11 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 // run runs the loops until ctx ends. One that stops says why and leaves the others running; the
 // role ends when worker and archiver have.
 func (l *loops) run(ctx context.Context) error {
+	forget, err := l.e.log.OnWanted(l.worker.Want)
+	if err != nil {
+		return err
+	}
+	defer forget()
 	beside, stop := context.WithCancel(ctx)
 	var g errgroup.Group
 	g.Go(func() error { l.heal(beside, l.damaged); return nil })
@@ -78,7 +83,7 @@ func (l *loops) run(ctx context.Context) error {
 	errs := make(chan error, 2)
 	go func() { errs <- l.ended("speed", l.again(ctx, "speed", l.worker.Run)) }()
 	go func() { errs <- l.ended("archiver", l.again(ctx, "archiver", l.archive)) }()
-	err := errors.Join(<-errs, <-errs)
+	err = errors.Join(<-errs, <-errs)
 	stop()
 	return errors.Join(err, g.Wait())
 }

@@ -81,7 +81,7 @@ func (a *app) deps(e *engines, loops *loops) api.Deps {
 		Catalog: &catalog{e: e}, Log: logState{e.log}, Version: version, Logger: a.log,
 		Audits: func(ctx context.Context) ([]schemas.Audit, error) { return e.db.Audits(ctx, 1) },
 	}
-	d.DeadLetters = newDeadLetters(e.log)
+	d.DeadLetters, d.Stored, d.Wanted = newDeadLetters(e.log), e.log.OnStored, e.log.Wanted
 	tables := &archive{a: a}
 	d.History = func(ctx context.Context) ([]api.TypeStatus, error) {
 		cut, ok, err := e.log.LastCut(ctx)
@@ -91,7 +91,7 @@ func (a *app) deps(e *engines, loops *loops) api.Deps {
 		return tables.status(ctx, &cut, loops.failing())
 	}
 	if loops != nil {
-		d.Workers, d.Collectors = loops.stats, loops.collectors()
+		d.Workers, d.Collectors, d.Lagging = loops.stats, loops.collectors(), loops.lagging
 	}
 	return d
 }
@@ -144,6 +144,10 @@ type catalog struct {
 	cut   uint64     // that views and plans were compiled from
 	views []api.View
 	plans []*view.Plan
+
+	reach    sync.Mutex   // guards what follows
+	shown    []*view.Plan // of the live build
+	nameless int          // plans of it that nothing defines any more
 }
 
 func (c *catalog) Live(ctx context.Context) (schemas.Live, error) { return c.e.db.Live(ctx) }

@@ -57,13 +57,30 @@ func (a *api) look(ctx context.Context, views []View) (live schemas.Live, seen s
 // query runs a query and says what it saw. ClickHouse evaluates the merged views' scalar subquery on live
 // while it analyses, that is before Query returns. Flips are numbered upwards: if the number before and
 // the number after are equal, live did not change in between, and it is what the query used.
-func (a *api) query(ctx context.Context, views []View, q Query) (Rows, saw, error) {
+//
+// So it is with a token: what await saw holds as long as the flip that it saw.
+func (a *api) query(ctx context.Context, views []View, q Query, t token) (Rows, saw, error) {
+	began, past := time.Now(), uint64(0)
+	waiting, cancel := context.WithDeadline(ctx, began.Add(min(t.wait, q.Timeout)))
+	defer cancel()
 	for range maxAttempts {
-		before, seen, err := a.look(ctx, views)
+		var before schemas.Live
+		var seen saw
+		var err error
+		run := q
+		if t.min > 0 {
+			var l *look
+			if l, err = a.await(waiting, t, past); err == nil {
+				before, seen, past = l.Live, saw{Build: l.Live.Build, Cut: l.Live.Cut, Seq: t.least(&l.Reached)}, l.n
+			}
+			run.Timeout = max(q.Timeout-time.Since(began), time.Second)
+		} else {
+			before, seen, err = a.look(ctx, views)
+		}
 		if err != nil {
 			return nil, saw{}, err
 		}
-		rows, err := a.deps.Reader.Query(ctx, q)
+		rows, err := a.deps.Reader.Query(ctx, run)
 		if err != nil {
 			return nil, saw{}, err
 		}
@@ -74,6 +91,7 @@ func (a *api) query(ctx context.Context, views []View, q Query) (Rows, saw, erro
 		if err := errors.Join(err, rows.Close()); err != nil {
 			return nil, saw{}, err
 		}
+		a.watch.stored() // a flip
 	}
 	return nil, saw{}, problem(BuildChanged, "the live build changed %d times while the query was analysed; try again", maxAttempts)
 }
@@ -93,10 +111,10 @@ type answer struct {
 }
 
 // answer runs a query and encodes the beginning of its result.
-func (a *api) answer(ctx context.Context, views []View, q Query, f format) (*huma.StreamResponse, error) {
+func (a *api) answer(ctx context.Context, views []View, q Query, f format, t token) (*huma.StreamResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout+overtime)
 	q.Parameters = escaped(q.Parameters)
-	rows, seen, err := a.query(ctx, views, q)
+	rows, seen, err := a.query(ctx, views, q, t)
 	if err != nil {
 		err = a.explain(ctx, views, err)
 		cancel()

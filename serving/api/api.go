@@ -29,8 +29,16 @@ type Deps struct {
 	Audits      func(context.Context) ([]schemas.Audit, error) // of the newest build; nil: nobody audits
 	Workers     func() map[string]any                          // what the loops of this process say of themselves; nil: none run here
 	Collectors  []prometheus.Collector                         // metrics of this process, shown beside those of the status
+	Lagging     func(plan string) string                       // why the worker of this process is behind with a plan; empty: it does not know. nil: none runs here
 	Version     string                                         // of the program, for the interface's description
 	Logger      *slog.Logger                                   // nil: none
+
+	// Stored has Serve told whenever something new may be seen, until stop: so that nobody who waits for a position
+	// looks every few milliseconds. It may call too often, and miss some. nil: nobody knows.
+	Stored func(f func()) (stop func(), err error)
+
+	// Wanted asks the speed layer to store positions soon. nil: nobody hears it.
+	Wanted func()
 
 	// Listening is called once with the address that Serve listens on; nil: nobody asks.
 	Listening func(addr string)
@@ -43,7 +51,9 @@ type api struct {
 	tokens   [][sha256.Size]byte // of those who may read
 	writers  [][sha256.Size]byte // of those who may publish
 	ingested *ingestMetrics      // nil: nothing is taken in
-	stopping atomic.Bool         // set when Serve begins to shut down
+	watch    *watch
+	wanted   atomic.Uint64 // number of the look after which Wanted was called last, plus 1
+	stopping atomic.Bool   // set when Serve begins to shut down
 }
 
 // Handler is the endpoint as a handler, all its checks included. The config's address decides which Host
@@ -67,6 +77,7 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &api{config: cfg.withDefaults(), deps: deps, logger: deps.Logger}
+	a.watch = newWatch(deps.Catalog.Reached)
 	for _, t := range cfg.Tokens {
 		a.tokens = append(a.tokens, sha256.Sum256([]byte(t)))
 	}

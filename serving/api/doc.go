@@ -68,6 +68,23 @@
 // of more than 512 KiB becomes several messages; if the log refuses some of them, others stay, and the answer is an error.
 // Requests without a key share messages, for which none waits longer than 5 ms.
 //
+// # Positions to wait for
+//
+// A query may name a position of the log that its answer must show, such as the one that a write of the same
+// client was acknowledged with: min_position=1234, or the header Watershed-Min-Position (0:1234 is the same). It waits
+// until every view that it reads shows the log up to there, for max_wait seconds (5) and not beyond its timeout,
+// and is not-reached then. A typed query reads its view. SQL may read any view in ways that its text does not
+// show, so it waits for all that the live build covers: also for one that ClickHouse refuses or the log was trimmed past.
+//
+// A view shows the log up to the greatest of three positions: that of its slices in the live build, that of its last
+// flush, and the one that was stored since without new states. None goes back as long as the same flip is live: what was
+// read before the query holds for it if the flip is the same once ClickHouse has analysed it; if not, it is all done
+// again. A view's definition changes with a flip alone. After a repair that began the log anew, a position of the old log
+// says nothing of events that were saved into the new one.
+//
+// Of all requests that wait, one looks (one query for all views), after a hint of the worker over NATS that it has
+// stored something, or every 100 ms (watch.go).
+//
 // # Problems
 //
 // Errors are RFC 9457 problem+json. "code" is stable, "type" is "urn:watershed:problem:" and the code,
@@ -96,6 +113,7 @@
 //	unavailable             503     ClickHouse or the log does not answer
 //	log-full                503     the log has no room for events
 //	timeout                 504     not done within the time limit
+//	not-reached             504     the views have not reached min_position in time: "lagging" says which, and why
 //
 // # Security
 //

@@ -40,6 +40,7 @@ const (
 	Unavailable          Code = "unavailable"
 	LogFull              Code = "log-full"
 	Timeout              Code = "timeout"
+	NotReached           Code = "not-reached"
 )
 
 // status is the HTTP status of a code, and its title.
@@ -87,6 +88,8 @@ func (c Code) status() (int, string) {
 		return http.StatusServiceUnavailable, "The log is full"
 	case Timeout:
 		return http.StatusGatewayTimeout, "The query took too long"
+	case NotReached:
+		return http.StatusGatewayTimeout, "The views have not reached the position"
 	}
 	return http.StatusInternalServerError, "Internal error"
 }
@@ -104,6 +107,10 @@ type Problem struct {
 	Rejected int          `json:"rejected,omitempty" doc:"events-refused: rows that do not fit"`
 	Rows     []ingest.Row `json:"rows,omitempty" doc:"events-refused: the first 100 of them"`
 
+	MinPosition     uint64    `json:"min_position,omitempty" doc:"not-reached: the position that was waited for"`
+	CurrentPosition *uint64   `json:"current_position,omitempty" doc:"not-reached: what all views of the query show"`
+	Lagging         []Lagging `json:"lagging,omitempty" doc:"not-reached: the views that do not show it"`
+
 	cause  error
 	header http.Header
 }
@@ -117,7 +124,7 @@ func problem(code Code, format string, args ...any) *Problem {
 	case Unauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="watershed"`)
 		p.header.Add("WWW-Authenticate", `Basic realm="watershed"`)
-	case Busy, BuildChanged, Unavailable, LogFull:
+	case Busy, BuildChanged, Unavailable, LogFull, NotReached:
 		p.header.Set("Retry-After", "1")
 	}
 	return p

@@ -13,7 +13,7 @@ import (
 
 // queryParameters are the names that a typed query takes.
 func queryParameters() []string {
-	return []string{"dimensions", "measures", "grain", "from", "to", "filter", "null", "order", "limit", "format", "timeout", "rows"}
+	return []string{"dimensions", "measures", "grain", "from", "to", "filter", "null", "order", "limit", "format", "timeout", "rows", "min_position", "max_wait"}
 }
 
 // selection builds the SQL of a typed query. Everything that it puts into the SQL's text comes from the

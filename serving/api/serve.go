@@ -24,6 +24,14 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	// Requests outlive ctx by the grace time, then they end with this.
 	requests, breakOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer breakOff()
+	if deps.Stored != nil {
+		stop, err := deps.Stored(a.watch.stored)
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for what is stored: %w", err), listener.Close())
+		}
+		defer stop()
+		a.watch.until = lookAgain
+	}
 	server := &http.Server{
 		Handler:           a.handler(deps.Version),
 		BaseContext:       func(net.Listener) context.Context { return requests },

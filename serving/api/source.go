@@ -71,8 +71,25 @@ type Catalog interface {
 	Builds(ctx context.Context) ([]BuildInfo, error)
 	// Views returns the views that are shown, by name.
 	Views(ctx context.Context) ([]View, error)
+	// Reached says which build is live, and how far the views reach that it covers. As long as the flip is the
+	// same, no position ever goes back.
+	Reached(ctx context.Context) (Reached, error)
 	// Positions says how far the states of each plan reach, by plan hash. Plans without any have no mark.
 	Positions(ctx context.Context, views []View) (map[string]schemas.Mark, error)
+}
+
+// Reached is which build is live, and how far the views reach that it covers.
+type Reached struct {
+	Live  schemas.Live
+	Plans []Reach
+}
+
+// A Reach is how far a view of the live build reaches.
+type Reach struct {
+	View              // as the build has it; only with its plan, if nothing defines that any more
+	Position   uint64 // sequence up to which the merged view shows the log
+	States     uint64 // sequence that the last flush with states reached; 0: there was none
+	SpeedTable string // of the plan's speed states, where _pos.1 is the sequence that a group's last flush reached
 }
 
 // A BuildInfo is a build in short.
@@ -117,7 +134,12 @@ type View struct {
 }
 
 // Name is the view's name, and that of its merged view.
-func (v View) Name() string { return v.Definition.Name }
+func (v View) Name() string {
+	if v.Definition == nil {
+		return ""
+	}
+	return v.Definition.Name
+}
 
 // A Dimension is a key column of the view's tables.
 type Dimension struct {

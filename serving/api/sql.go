@@ -57,6 +57,9 @@ type outputParameters struct {
 	Format  string `query:"format" enum:"json,csv,ndjson" doc:"Output format; default: what Accept says, else json"`
 	Timeout string `query:"timeout" doc:"Time limit in seconds"`
 	Rows    string `query:"rows" doc:"Longest result, in rows"`
+	Min     string `query:"min_position" doc:"Wait until the answer shows the log up to this position"`
+	MinHead string `header:"Watershed-Min-Position" doc:"Likewise; the greater of the two counts"`
+	Wait    string `query:"max_wait" doc:"For so many seconds at most, default 5, and not beyond timeout"`
 }
 
 // output reads the output parameters: format and limits.
@@ -130,7 +133,7 @@ type sqlLimits struct {
 }
 
 func (a *api) sql(ctx context.Context, in *sqlInput) (*huma.StreamResponse, error) {
-	if err := only(in.query, "format", "timeout", "rows"); err != nil {
+	if err := only(in.query, "format", "timeout", "rows", "min_position", "max_wait"); err != nil {
 		return nil, err
 	}
 	f, q, err := a.output(in.request)
@@ -143,11 +146,15 @@ func (a *api) sql(ctx context.Context, in *sqlInput) (*huma.StreamResponse, erro
 	if err := a.checkLimits(q); err != nil {
 		return nil, err
 	}
+	t, err := a.token(in.request, "")
+	if err != nil {
+		return nil, err
+	}
 	views, err := a.deps.Catalog.Views(ctx)
 	if err != nil {
 		return nil, problemOf(ctx, err)
 	}
-	return a.answer(ctx, views, q, f)
+	return a.answer(ctx, views, q, f, t)
 }
 
 // readSQL reads the statement and what goes with it. A form's content type is what curl -d sends; the

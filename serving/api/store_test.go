@@ -53,6 +53,18 @@ func (s stored) Views(context.Context) ([]api.View, error) {
 	return out, nil
 }
 
+func (s stored) Reached(ctx context.Context) (api.Reached, error) {
+	r, err := s.DB.Reached(ctx, s.plans)
+	out := api.Reached{Live: r.Live}
+	views, _ := s.Views(ctx)
+	for i, p := range s.plans {
+		if reach, ok := r.Plans[p.Hash]; ok {
+			out.Plans = append(out.Plans, api.Reach{View: views[i], Position: reach.Position(), States: reach.States, SpeedTable: store.SpeedTable(p)})
+		}
+	}
+	return out, err
+}
+
 func (s stored) Positions(ctx context.Context, views []api.View) (map[string]schemas.Mark, error) {
 	var plans []*view.Plan
 	for _, p := range s.plans {

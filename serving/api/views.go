@@ -159,6 +159,10 @@ func (a *api) queryView(ctx context.Context, in *viewInput) (*huma.StreamRespons
 	if err != nil {
 		return nil, err
 	}
+	t, err := a.token(in.request, in.View)
+	if err != nil {
+		return nil, err
+	}
 	q.SQL, q.Parameters = sql, parameters
-	return a.answer(ctx, views[i:i+1], q, f)
+	return a.answer(ctx, views[i:i+1], q, f, t)
 }

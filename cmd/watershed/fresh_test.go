@@ -206,7 +206,7 @@ func (r *rig) readBack(who int64, seq uint64, turn int) (notes, n int64, err err
 	return row.Notes, row.N, nil
 }
 
-// readBacks is how many writes TestReadYourWrites reads back; `make fresh` asks for 10,000.
+// readBacks is how many writes TestReadYourWrites reads back: 10,000 with -args -readbacks 10000.
 var readBacks = flag.Int("readbacks", 1000, "writes that are read back")
 
 // TestReadYourWrites has clients write and read what they wrote, at the position that the write had:

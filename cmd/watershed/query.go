@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -22,11 +24,15 @@ var queryFormats = []string{"table", "json", "csv", "ndjson"}
 
 func (a *app) queryCmd() *cobra.Command {
 	var format string
+	var min uint64
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "query SQL",
 		Short: "Ask the SQL endpoint",
 		Long: `Run one read-only SQL statement at the endpoint of ` + "`up` or `serve`" + ` and print the answer. Every
-view is a table of its name; <view>_states holds its mergeable states.`,
+view is a table of its name; <view>_states holds its mergeable states. With --min-position the
+answer shows the log up to that position, such as the one that a publish was acknowledged with:
+it waits until all views do.`,
 		Example: `  watershed query 'SELECT * FROM days ORDER BY day LIMIT 5'
   watershed query --format csv 'SELECT origin, sum(flights) FROM departures_by_hour GROUP BY origin'
   echo 'SELECT count() FROM days' | watershed query -`,
@@ -46,19 +52,28 @@ view is a table of its name; <view>_states holds its mergeable states.`,
 			if err := a.locate(); err != nil {
 				return err
 			}
-			return a.query(cmd.Context(), sql, format)
+			ask := url.Values{}
+			if min > 0 {
+				ask.Set("min_position", strconv.FormatUint(min, 10))
+			}
+			if wait > 0 {
+				ask.Set("max_wait", strconv.FormatFloat(wait.Seconds(), 'f', -1, 64))
+			}
+			return a.query(cmd.Context(), sql, format, ask)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "table", strings.Join(queryFormats, ", "))
+	cmd.Flags().Uint64Var(&min, "min-position", 0, "`position` of the log that the answer must show")
+	cmd.Flags().DurationVar(&wait, "max-wait", 0, "how long to wait for it (default 5s)")
 	return cmd
 }
 
-func (a *app) query(ctx context.Context, sql, format string) error {
-	ask := format
+func (a *app) query(ctx context.Context, sql, format string, ask url.Values) error {
+	ask.Set("format", format)
 	if format == "table" {
-		ask = "json"
+		ask.Set("format", "json")
 	}
-	u := url.URL{Scheme: "http", Host: a.cfg.Listen, Path: "/v1/sql", RawQuery: url.Values{"format": {ask}}.Encode()}
+	u := url.URL{Scheme: "http", Host: a.cfg.Listen, Path: "/v1/sql", RawQuery: ask.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(sql))
 	if err != nil {
 		return err

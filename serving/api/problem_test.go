@@ -115,6 +115,7 @@ func TestProblems(t *testing.T) {
 	f(&open, sql("SELECT * FROM departures", "rows=1"), api.LimitExceeded, "")
 	f(&open, sql("SELECT groupArray(number) FROM numbers(10000000000)", ""), api.LimitExceeded, "")
 	f(&open, sql("SELECT count() FROM numbers(10000000000000)", "timeout=0.2"), api.Timeout, "")
+	f(&open, get("/v1/views/departures?min_position=43&max_wait=0.1"), api.NotReached, "")
 	f(&restlessly, restlessly.request(t, http.MethodPost, "/v1/sql", "text/plain", "SELECT 1"), api.BuildChanged, "")
 	f(&broken, broken.request(t, http.MethodPost, "/v1/sql", "text/plain", "SELECT 1"), api.Unavailable, "")
 	free := occupy(t, w)

@@ -79,7 +79,7 @@ func (m *Map[V]) Get(print Fingerprint) *V {
 
 // Warm reads where the fingerprints' values are or would be, and returns how many of these places are taken. Put and
 // Get of a big map wait for memory; after Warm of a few hundred fingerprints they do not, since the reads of
-// Warm do not wait for each other (10 million Puts into maps of 43 MB took 1.6 s, and with Warm 0.6).
+// Warm do not wait for each other (a third less time to look up the fingerprints of three million events).
 //
 //go:noinline
 func (m *Map[V]) Warm(prints []Fingerprint) (taken int) {

@@ -155,11 +155,14 @@ func (p *pipeline) bare(ctx context.Context, last uint64) (float64, error) {
 type backlog struct {
 	Events   int     `json:"events"` // that had gathered
 	Live     int     `json:"live_events_per_second"`
-	Seconds  float64 `json:"seconds"` // from its start until views show all but the last half second
+	Seconds  float64 `json:"seconds"` // from its start until views show all but the last two seconds
 	Rate     float64 `json:"events_per_second"`
 	Multiple float64 `json:"multiple_of_live_rate"`
 	PeakMB   float64 `json:"peak_mb"`
 }
+
+// level is how far views may be behind when a worker has caught up.
+const level = 2 * time.Second
 
 // restart stops a worker, lets events gather, starts it again, and counts at the end.
 func (b *speedBench) restart(ctx context.Context) (r backlog, err error) {
@@ -188,22 +191,22 @@ func (b *speedBench) restart(ctx context.Context) (r backlog, err error) {
 	r = backlog{Events: gathered - early, Live: b.speed.Live}
 	g, gctx := errgroup.WithContext(ctx)
 	began := time.Now()
-	level := make(chan struct{})
+	caughtUp := make(chan struct{})
 	var sent int
 	g.Go(func() (err error) {
-		sent, err = p.publishAt(gctx, b.live, b.speed.Live, began, level)
+		sent, err = p.publishAt(gctx, b.live, b.speed.Live, began, caughtUp)
 		return err
 	})
 	g.Go(func() error {
-		defer close(level)
-		if err := p.startWorker(gctx); err != nil {
+		defer close(caughtUp)
+		if err := p.startWorker(ctx); err != nil { // it outlives the group
 			return err
 		}
 		if err := p.worker.begin(); err != nil {
 			return err
 		}
 		return p.until(gctx, seldom, func() (bool, error) {
-			behind := time.Since(began) - 500*time.Millisecond
+			behind := time.Since(began) - level
 			var n int
 			if err := p.server.row(gctx, fmt.Sprintf("SELECT sum(views) FROM %s.day_device_status", p.database), &n); err != nil {
 				return false, err

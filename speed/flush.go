@@ -27,16 +27,19 @@ const (
 type flush struct {
 	mark  schemas.Mark
 	at    time.Time // the log's timestamp at mark
+	since time.Time // the log's timestamp of the first that was read for it; zero: nothing was
 	parts []flushPart
 	idle  []*planState  // nothing folded since their last flush
 	took  time.Duration // the inserts alone
-	done  chan struct{} // closed when took, err and refused are set
+	inAt  time.Time     // when they had ended
+	done  chan struct{} // closed when took, inAt, err and refused are set
 	err   error
 }
 
 type flushPart struct {
 	plan    *planState
 	states  arrow.Record
+	rows    int64 // of states, which is released when it is sent
 	refused error // ClickHouse's word that it did not take the states
 }
 
@@ -66,14 +69,15 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		l.remove(p.plan)
 		l.s.detach(ctx, outer, p)
 	}
-	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, at: l.readAt, done: make(chan struct{})}
+	f := &flush{mark: schemas.Mark{Epoch: l.epoch, Position: l.read}, at: l.readAt, since: l.unflushed, done: make(chan struct{})}
 	wanted := l.s.w.wanted.Load()
 	due := wanted != l.wanted || time.Since(l.savedAt) >= min(saveEvery, saveAfter*l.s.w.cfg.FlushEvery)
 	l.wanted = wanted
 	for _, p := range l.plans {
 		switch {
 		case p.fold.Groups() > 0:
-			f.parts = append(f.parts, flushPart{plan: p, states: p.fold.Flush()})
+			states := p.fold.Flush()
+			f.parts = append(f.parts, flushPart{plan: p, states: states, rows: states.NumRows()})
 			if p.fold.Bytes() > flushBytes/int64(2*len(l.plans)) {
 				p.fold = p.plan.NewFold() // it would keep its memory for the next groups
 			}
@@ -81,6 +85,7 @@ func (l *lane) flush(ctx, outer context.Context) error {
 			f.idle = append(f.idle, p)
 		}
 	}
+	l.unflushed = time.Time{} // f is all that was read
 	if len(f.parts) == 0 && len(f.idle) == 0 {
 		return nil
 	}
@@ -98,7 +103,8 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		defer cancel()
 		began := time.Now()
 		f.err = f.insert(ctx, l.s)
-		f.took = time.Since(began)
+		f.inAt = time.Now()
+		f.took = f.inAt.Sub(began)
 	}()
 	return nil
 }
@@ -125,6 +131,9 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 		g.Go(func() error {
 			defer part.states.Release()
 			err := s.w.sink.InsertSpeed(ctx, part.plan.plan, s.term, f.mark, part.states)
+			if err != nil {
+				s.w.stats.retries.Add(1) // by a lane apart, or by the next session, from the stored position
+			}
 			if refusedBySink(err) {
 				part.refused = err
 				return nil
@@ -195,6 +204,9 @@ func (l *lane) land() ([]*refusedError, error) {
 		return nil, fmt.Errorf("ClickHouse refused the states of all %d views: %w", n, refused[0])
 	}
 	l.s.w.stats.flushed(f)
+	if l.s.w.cfg.Flushed != nil {
+		l.s.w.cfg.Flushed(f.told())
+	}
 	return refused, nil
 }
 

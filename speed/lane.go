@@ -29,6 +29,7 @@ type lane struct {
 	inflight  *flush           // the flush that is being inserted
 	took      time.Duration    // how long the last flush took
 	flushedAt time.Time        // when the last flush of states began
+	unflushed time.Time        // the log's timestamp of the first chunk behind the last flush; zero: none was read
 
 	types   map[string]*schemas.Event // that the cuts met so far define
 	readers map[string]*column.Reader // by event type
@@ -181,6 +182,9 @@ func (l *lane) take(ctx, outer context.Context, c *schemas.Chunk) error {
 		return err
 	}
 	l.epoch, l.read, l.readAt = c.Epoch, c.Last, c.LastTime
+	if l.unflushed.IsZero() {
+		l.unflushed = c.LastTime
+	}
 	l.s.w.stats.chunk(c)
 	if c.Cut != nil {
 		// What is flushed now must not claim the cut: a restart has to meet it again until its

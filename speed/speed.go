@@ -129,6 +129,9 @@ type Config struct {
 	Horizon     time.Duration // stretch of log in which duplicates are found: 15 minutes
 	HorizonRows int           // events remembered for that at most: 9,000,000 (15 bytes each)
 	Logger      *slog.Logger  // default: slog.Default()
+
+	// Flushed is told of every flush that is in, by several goroutines at once; it must not wait. nil: nobody asks.
+	Flushed func(Flush)
 }
 
 func (c *Config) defaults() {

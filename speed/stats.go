@@ -26,6 +26,7 @@ type Stats struct {
 	Flushes    uint64        `json:"flushes"`
 	LastFlush  time.Duration `json:"last_flush"`  // how long the last insert took, in nanoseconds
 	Refused    uint64        `json:"refused"`     // times that ClickHouse refused a plan's states
+	Retries    uint64        `json:"retries"`     // inserts of states that failed, and are made again from the stored position
 	FlushEvery time.Duration `json:"flush_every"` // the interval that parts in ClickHouse have led to, in nanoseconds
 	Parts      uint64        `json:"parts"`       // unmerged, in the epoch of a plan that has most
 	Restarts   uint64        `json:"restarts"`    // times that the worker started over after an error
@@ -50,6 +51,7 @@ type counters struct {
 	events, duplicates, rejects atomic.Uint64
 	states, flushes, took       atomic.Uint64
 	rejected, restarts, parts   atomic.Uint64
+	retries                     atomic.Uint64
 	interval                    atomic.Int64
 
 	mu    sync.Mutex // guards what follows
@@ -70,6 +72,28 @@ func (c *counters) chunk(chunk *schemas.Chunk) {
 	for _, rec := range chunk.Records {
 		c.events.Add(uint64(rec.NumRows()))
 	}
+}
+
+// A Flush is what Config.Flushed is told.
+type Flush struct {
+	Rows  int64         // states
+	Took  time.Duration // the inserts alone
+	Age   time.Duration // from the log's timestamp of the first chunk read for it to the end of the inserts; at least 0
+	Views []string      // whose states were taken; none when only positions were stored
+}
+
+func (f *flush) told() Flush {
+	told := Flush{Took: f.took}
+	if !f.since.IsZero() {
+		told.Age = max(0, f.inAt.Sub(f.since)) // the log has a clock of its own
+	}
+	for _, part := range f.parts {
+		if part.refused == nil {
+			told.Rows += part.rows
+			told.Views = append(told.Views, part.plan.plan.Name())
+		}
+	}
+	return told
 }
 
 func (c *counters) flushed(f *flush) {
@@ -154,7 +178,7 @@ func (w *Worker) Stats() Stats {
 		Term: c.term.Load(), Epoch: c.epoch.Load(), Read: c.read.Load(), Flushed: c.flush.Load(),
 		Events: c.events.Load(), Duplicates: c.duplicates.Load(), Rejects: c.rejects.Load(),
 		States: c.states.Load(), Flushes: c.flushes.Load(), LastFlush: time.Duration(c.took.Load()),
-		Refused: c.rejected.Load(), Restarts: c.restarts.Load(), Parts: c.parts.Load(),
+		Refused: c.rejected.Load(), Restarts: c.restarts.Load(), Parts: c.parts.Load(), Retries: c.retries.Load(),
 		FlushEvery: max(w.cfg.FlushEvery, time.Duration(c.interval.Load())),
 	}
 	c.mu.Lock()

@@ -53,6 +53,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"engines":  startEngines,
 			"flip":     flipByte,
 			"freeport": freePort,
+			"metrics":  scrapeDocumented(string(readRepository(t, "docs/RUNBOOK.md"))),
 			"natspub":  natsPublish,
 			"parquet":  writeParquet,
 			"http":     httpAsk,

@@ -25,6 +25,7 @@ type loops struct {
 	e        *engines
 	worker   *speed.Worker
 	archiver *history.Archiver
+	flushes  *flushMetrics
 	trimmer  *trimmer // nil: the log is not trimmed
 	damaged  bool     // ClickHouse lacked something before the loops began
 
@@ -58,8 +59,9 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 		return nil, fmt.Errorf("archiver: %w", err)
 	}
 	cfg := a.cfg.tuning.speed()
-	cfg.Logger = a.log
-	l := &loops{a: a, e: e, archiver: archiver, worker: speed.New(speedLog{e.log}, speedSink{e.db, e.log}, cfg)}
+	flushes := newFlushMetrics()
+	cfg.Logger, cfg.Flushed = a.log, flushes.flushed
+	l := &loops{a: a, e: e, archiver: archiver, flushes: flushes, worker: speed.New(speedLog{e.log}, speedSink{e.db, e.log}, cfg)}
 	if a.cfg.Trim == trimAuto {
 		l.trimmer = newTrimmer(l)
 	}

@@ -29,8 +29,8 @@ type statusCollector struct {
 	metrics map[string]*prometheus.Desc
 }
 
-// StatusMetrics are the metrics of the status: name, help and label.
-func StatusMetrics() [][3]string {
+// statusMetrics are the metrics of the status: name, help and label.
+func statusMetrics() [][3]string {
 	return [][3]string{
 		{"watershed_log_bytes", "Size of the log."},
 		{"watershed_log_max_bytes", "Size at which the log refuses events."},
@@ -58,7 +58,7 @@ func StatusMetrics() [][3]string {
 
 func newStatusCollector(read func() *Status) *statusCollector {
 	c := &statusCollector{read: read, metrics: make(map[string]*prometheus.Desc)}
-	for _, m := range StatusMetrics() {
+	for _, m := range statusMetrics() {
 		var labels []string
 		if m[2] != "" {
 			labels = []string{m[2]}

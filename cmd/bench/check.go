@@ -34,7 +34,7 @@ const (
 // values are equal, sketches included; only means and sums of float64 may differ by their rounding.
 func checkClickHouse(ctx context.Context, s *server, plans []*view.Plan) error {
 	for _, p := range plans {
-		right := "(" + p.SelectFinished(peerTable(p)) + ")"
+		right := "(" + peerPlan(p).SelectFinished(peerTable(p)) + ")"
 		if err := compare(ctx, s, p, "ClickHouse", right, func(m view.Measure) string { return unequal(m) }); err != nil {
 			return err
 		}

@@ -86,7 +86,7 @@ func (s *server) row(ctx context.Context, sql string, into ...any) error {
 }
 
 // clickhouse computes the views as ClickHouse alone would: one INSERT … SELECT of states per view, with
-// the functions that ours are equal to, into tables like ours.
+// its own functions that ours are equal to.
 func (b *bench) clickhouse(ctx context.Context, s *server, plans []*view.Plan, files string, duplicates bool) (t timing, err error) {
 	before, err := costOf(s.Pid())
 	if err != nil {
@@ -124,7 +124,7 @@ func (b *bench) clickhouse(ctx context.Context, s *server, plans []*view.Plan, f
 		from, t.Views["duplicates"] = distinctTable, time.Since(at).Seconds()
 	}
 	for _, p := range plans {
-		if err := run(p.Name(), clickhouseTable(p), "INSERT INTO "+peerTable(p)+" "+p.SelectStates(from)); err != nil {
+		if err := run(p.Name(), clickhouseTable(p), "INSERT INTO "+peerTable(p)+" "+peerPlan(p).SelectStates(from)); err != nil {
 			return t, err
 		}
 	}
@@ -138,7 +138,7 @@ func peerTable(p *view.Plan) string { return peerDatabase + "." + view.Quote(p.N
 
 func clickhouseTable(p *view.Plan) string {
 	var columns, keys []string
-	for _, c := range p.Columns() {
+	for _, c := range peerPlan(p).Columns() {
 		columns = append(columns, view.Quote(c.Name)+" "+c.ClickHouse)
 		if c.Key {
 			keys = append(keys, view.Quote(c.Name))

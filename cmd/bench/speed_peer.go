@@ -110,7 +110,7 @@ func (b *speedBench) peerOnce(ctx context.Context, way peerWay, events int) (l p
 		if counting == "" {
 			continue
 		}
-		if err := s.row(ctx, fmt.Sprintf("SELECT sum(%s) FROM (%s)", counting, p.SelectFinished(peerTable(p))), &n); err != nil {
+		if err := s.row(ctx, fmt.Sprintf("SELECT sum(%s) FROM (%s)", counting, peerPlan(p).SelectFinished(peerTable(p))), &n); err != nil {
 			return l, err
 		}
 		if n != events {
@@ -143,7 +143,7 @@ func (b *speedBench) makePeer(ctx context.Context, s *server, plans []*view.Plan
 			table += ", " + strings.TrimPrefix(fsync, " SETTINGS ")
 		}
 		statements = append(statements, table,
-			fmt.Sprintf("CREATE MATERIALIZED VIEW %s.%s TO %s AS %s", peerDatabase, view.Quote(p.Name()+"_fold"), peerTable(p), p.SelectStates(rawTable)))
+			fmt.Sprintf("CREATE MATERIALIZED VIEW %s.%s TO %s AS %s", peerDatabase, view.Quote(p.Name()+"_fold"), peerTable(p), peerPlan(p).SelectStates(rawTable)))
 	}
 	for _, sql := range statements {
 		if _, err := s.query(ctx, sql, nil); err != nil {

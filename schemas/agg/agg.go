@@ -1,7 +1,7 @@
 // Package agg holds the measures: commutative monoids whose states Go builds out of columns
 // and ClickHouse merges. Each measure is one file. A state that Go writes and the state that
 // ClickHouse's own aggregate function makes of the same values finish equal, in any order and
-// grouping; sums of float64 alone depend on the order, within 1e-9 of the sum of magnitudes.
+// grouping; sums of float64 and what is made of them alone depend on the order, within a stated tolerance (Rounded).
 package agg
 
 import (
@@ -124,8 +124,10 @@ func New(name string, arg schemas.Type, levels []float64) (Func, error) {
 		return uniq{arg}, nil
 	case "quantiles":
 		return newQuantiles(arg, levels)
+	case "variance", "variance_sample", "stddev", "stddev_sample":
+		return newVariance(name, arg)
 	}
-	return nil, fmt.Errorf("unknown measure %s: want count, sum, min, max, avg, uniq or quantiles", name)
+	return nil, fmt.Errorf("unknown measure %s", name)
 }
 
 func describe(t schemas.Type) string {

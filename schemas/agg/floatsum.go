@@ -36,6 +36,14 @@ func (s *floatSum) add(x float64) {
 	s.abs += math.Abs(x)
 }
 
+// merge adds the values of another sum.
+func (s *floatSum) merge(from floatSum) {
+	abs := s.abs + from.abs
+	s.add(from.sum)
+	s.lost += from.lost
+	s.abs = abs
+}
+
 // value is the sum, rounded once. Where the sum has overflowed, what was lost is not a number.
 func (s *floatSum) value() float64 {
 	if v := s.sum + s.lost; !math.IsNaN(v) {
@@ -72,11 +80,7 @@ func (c *floatSums) Add(groups, sel []int32, v column.Vector) {
 func (c *floatSums) Merge(groups []int32, other Column) {
 	o := other.(*floatSums)
 	for k, g := range groups {
-		s, from := &c.at[g], &o.at[k]
-		abs := s.abs + from.abs
-		s.add(from.sum)
-		s.lost += from.lost
-		s.abs = abs
+		c.at[g].merge(o.at[k])
 		c.some[g] = c.some[g] || o.some[k]
 	}
 }

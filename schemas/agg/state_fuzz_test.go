@@ -93,7 +93,7 @@ func FuzzStates(f *testing.F) {
 		for _, m := range measures(t, typ) {
 			var once []arrow.Array
 			bounded.Run(t, func() { once = foldInParts(m.Func, v, [][]int32{all}) })
-			if (m.Name() == "sum" || m.Name() == "avg") && typ.Kind == schemas.Float64 {
+			if r, ok := m.Func.(agg.Rounded); ok && r.MagnitudesSQL([]string{"a", "b", "c"}) != "" {
 				continue
 			}
 			for name, parts := range map[string][][]int32{"one by one": single, "halves exchanged": {all[half:], all[:half]}} {

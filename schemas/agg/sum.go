@@ -165,14 +165,9 @@ func (c *wideSums) Merge(groups []int32, other Column) {
 }
 
 func (c *wideSums) States(order []int32) []arrow.Array {
-	words := c.width / 8
-	out := make([]uint64, words*len(order))
-	for i, g := range order {
-		s, to := c.at[g], out[words*i:words*i+words]
-		to[0], to[1] = s.lo, s.hi
-		for k := 2; k < len(to); k++ {
-			to[k] = uint64(int64(s.hi) >> 63)
-		}
+	out := make([]uint64, 0, c.width/8*len(order))
+	for _, g := range order {
+		out = c.at[g].append(out, c.width)
 	}
 	return wideArray(c.width, out, gather(order, c.some))
 }

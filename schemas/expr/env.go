@@ -137,6 +137,9 @@ func functions() (global, member map[string][]signature) {
 	for _, k := range []*cel.Type{i, f, dec} {
 		global["sum"] = append(global["sum"], signature{k, aggregateType})
 		global["avg"] = append(global["avg"], signature{k, aggregateType})
+		for _, name := range variances {
+			global[name] = append(global[name], signature{k, aggregateType})
+		}
 	}
 	global["count"] = []signature{{aggregateType}, {b, aggregateType}}
 	for _, k := range []*cel.Type{i, f} {
@@ -153,7 +156,9 @@ func functions() (global, member map[string][]signature) {
 const present = "@has"
 
 // aggregates are the functions that a measure is made by.
-var aggregates = []string{"count", "sum", "min", "max", "avg", "uniq", "quantiles"}
+var aggregates = append([]string{"count", "sum", "min", "max", "avg", "uniq", "quantiles"}, variances...)
+
+var variances = []string{"variance", "variance_sample", "stddev", "stddev_sample"}
 
 func declarations() []cel.EnvOption {
 	global, member := functions()

@@ -12,7 +12,7 @@ import (
 
 // A Measure is the aggregate call that a measure's expression is.
 type Measure struct {
-	Func   string    // count, sum, min, max, avg, uniq or quantiles
+	Func   string    // the aggregate's name
 	Arg    *Expr     // nil: count()
 	Levels []float64 // of quantiles, each within [0, 1]
 	Pos    schemas.Pos

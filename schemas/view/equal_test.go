@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"watershed/schemas"
+	"watershed/schemas/agg"
 	"watershed/schemas/view"
 )
 
@@ -86,13 +87,13 @@ func equal(r rapid.TB, form string, p *view.Plan, want, got [][]string, values m
 }
 
 // same compares finished values: exactly, but sums and means of floats within 1e-9 of the sum
-// of magnitudes.
+// of magnitudes, variances within 3e-9 of its square.
 func same(m view.Measure, want, got string, values map[string][]any) bool {
 	if want == got {
 		return true
 	}
 	name := m.Func.Name()
-	if m.Arg == nil || m.Arg.Type().Kind != schemas.Float64 || name != "sum" && name != "avg" {
+	if _, rounded := m.Func.(agg.Rounded); !rounded || m.Arg.Type().Kind != schemas.Float64 {
 		return false
 	}
 	var w, g, scale float64
@@ -103,6 +104,12 @@ func same(m view.Measure, want, got string, values map[string][]any) bool {
 		if x, ok := v.(float64); ok {
 			scale += math.Abs(x)
 		}
+	}
+	switch {
+	case strings.HasPrefix(name, "variance"):
+		return math.Abs(w-g) <= 3e-9*scale*scale
+	case strings.HasPrefix(name, "stddev"):
+		return math.Abs(w-g) <= math.Sqrt(3e-9)*scale
 	}
 	return math.Abs(w-g) <= 1e-9*scale
 }

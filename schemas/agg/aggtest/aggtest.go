@@ -77,6 +77,7 @@ func (db *DB) Exec(sql string) error {
 func (db *DB) Table(name string, columns []string) error {
 	for _, c := range columns {
 		column, typ, _ := strings.Cut(c, " ")
+		delete(db.scales, name+"."+column)
 		if _, scale, ok := strings.Cut(typ, "Decimal(76, "); ok {
 			n, err := strconv.Atoi(strings.TrimRight(scale, ")"))
 			if err != nil {
@@ -109,8 +110,8 @@ func (db *DB) Insert(table string, recs ...arrow.Record) error {
 func (db *DB) decimals(table string, rec arrow.Record) arrow.Record {
 	fields, columns := slices.Clone(rec.Schema().Fields()), slices.Clone(rec.Columns())
 	for i, f := range fields {
-		if t, ok := f.Type.(*arrow.FixedSizeBinaryType); ok && t.ByteWidth == 32 {
-			fields[i].Type = &arrow.Decimal256Type{Precision: 76, Scale: db.scales[table+"."+f.Name]}
+		if scale, ok := db.scales[table+"."+f.Name]; ok && f.Type.ID() == arrow.FIXED_SIZE_BINARY {
+			fields[i].Type = &arrow.Decimal256Type{Precision: 76, Scale: scale}
 			d := columns[i].Data()
 			columns[i] = array.MakeFromData(array.NewData(fields[i].Type, d.Len(), d.Buffers(), nil, d.NullN(), d.Offset()))
 		}

@@ -45,6 +45,7 @@ type config struct {
 
 	History string
 	Listen  string
+	Admin   string // empty: no admin port
 	Token   string
 
 	Ingest       bool
@@ -82,6 +83,7 @@ func (c *config) register(root *cobra.Command) {
 	f.StringVar(&c.ClickHouseCluster, "clickhouse-cluster", "", "`cluster` of ClickHouse all of whose machines read history, which is then at a URL")
 	f.StringVar(&c.History, "history", "", "`directory` of the Delta tables (default DIR/history)")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8484", "`address` of the SQL/HTTP endpoint; anything but loopback needs a token")
+	f.StringVar(&c.Admin, "admin", "", "`address` of the admin port of up, speed and serve: metrics, health, log level, profiles; anything but loopback needs a token (default: none)")
 	f.BoolVar(&c.Ingest, "ingest", true, "take events in at POST /v1/events/TYPE; where a token is set, publishing needs one of its own")
 	c.tuning.register(f)
 	root.SetUsageTemplate(root.UsageTemplate() + secretHelp + "\n")

@@ -53,6 +53,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"engines":  startEngines,
 			"flip":     flipByte,
 			"freeport": freePort,
+			"healthy":  healthyLogged,
 			"metrics":  scrapeDocumented(string(readRepository(t, "docs/RUNBOOK.md"))),
 			"natspub":  natsPublish,
 			"parquet":  writeParquet,
@@ -283,23 +284,6 @@ func statusUntil(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		return want.Match(body), string(body)
 	})
-}
-
-// askLogged asks the endpoint that a process says in its log it has: asks LOG STATUS PATH REGEXP.
-func askLogged(ts *testscript.TestScript, neg bool, args []string) {
-	wantArgs(ts, neg, args, 4)
-	at := regexp.MustCompile(`endpoint is up"? addr=([0-9.:]+)`).FindStringSubmatch(ts.ReadFile(args[0]))
-	if at == nil {
-		ts.Fatalf("%s does not say where the endpoint is", args[0])
-	}
-	resp, err := http.Get("http://" + at[1] + args[2])
-	ts.Check(err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	ts.Check(err)
-	if fmt.Sprint(resp.StatusCode) != args[1] || !regexp.MustCompile(args[3]).Match(body) {
-		ts.Fatalf("%s: status %d, %s; want %s, %s", args[2], resp.StatusCode, body, args[1], args[3])
-	}
 }
 
 // A flight is a row of the Parquet files that scripts import.

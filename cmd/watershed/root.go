@@ -15,6 +15,7 @@ import (
 
 	"watershed/batch"
 	"watershed/schemas"
+	"watershed/serving/api"
 )
 
 // Exit codes.
@@ -32,6 +33,8 @@ type app struct {
 	stdout, stderr io.Writer
 	cfg            config
 	log            *slog.Logger
+	level          *slog.LevelVar     // of log
+	ingested       *api.IngestMetrics // nil: this process takes no events in
 }
 
 // A usageError is a mistake in flags, configuration or definitions: exit code 2.
@@ -84,6 +87,7 @@ func (a *app) exit(err error) int {
 }
 
 func (a *app) root() *cobra.Command {
+	a.level = new(slog.LevelVar)
 	root := &cobra.Command{
 		Use:   "watershed",
 		Short: "Views over events that are fresh within a second and exactly right over all history",
@@ -101,6 +105,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 			if err := a.cfg.resolve(cmd, a.getenv); err != nil {
 				return usageError{err}
 			}
+			a.level.Set(a.cfg.level())
 			a.log = a.logger()
 			return nil
 		},
@@ -114,7 +119,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 	for _, c := range []*cobra.Command{
 		a.upCmd(), a.speedCmd(), a.batchCmd(), a.serveCmd(),
 		a.importCmd(), a.publishCmd(), a.queryCmd(),
-		a.statusCmd(), a.buildsCmd(), a.rollbackCmd(), a.auditCmd(), a.verifyCmd(), a.repairCmd(), a.dlqCmd(), a.compactCmd(), a.vacuumCmd(),
+		a.statusCmd(), a.healthCmd(), a.buildsCmd(), a.rollbackCmd(), a.auditCmd(), a.verifyCmd(), a.repairCmd(), a.dlqCmd(), a.compactCmd(), a.vacuumCmd(),
 		a.validateCmd(), a.demoCmd(), a.versionCmd(),
 	} {
 		usageOnArgs(c)
@@ -147,7 +152,7 @@ func usageOnArgs(c *cobra.Command) {
 }
 
 func (a *app) logger() *slog.Logger {
-	opts := &slog.HandlerOptions{Level: a.cfg.level()}
+	opts := &slog.HandlerOptions{Level: a.level}
 	if a.cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(a.stderr, opts))
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 )
 
@@ -20,14 +22,20 @@ own: with WATERSHED_TOKEN, nobody has it who has none of WATERSHED_INGEST_TOKENS
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			if _, _, err := a.adminConfig(); err != nil {
+				return err
+			}
 			e, err := a.connect(ctx)
 			if err != nil {
 				return err
 			}
 			defer e.close()
-			return a.serve(ctx, e, nil, func(addr string) error {
-				a.log.Info("serving", "address", "http://"+addr)
-				return nil
+			a.countIngest()
+			return a.withAdmin(ctx, e, nil, func(ctx context.Context) error {
+				return a.serve(ctx, e, nil, func(addr string) error {
+					a.log.Info("serving", "address", "http://"+addr)
+					return nil
+				})
 			})
 		},
 	}

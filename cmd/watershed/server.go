@@ -55,16 +55,11 @@ func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening fun
 	return err
 }
 
-// serveAdmin serves metrics, status and health of a role that answers no queries, until ctx ends.
-func (a *app) serveAdmin(ctx context.Context, e *engines, loops *loops, addr string) error {
-	cfg := api.Config{Addr: addr, Admin: true}
-	if a.cfg.Token != "" {
-		cfg.Tokens = []string{a.cfg.Token}
+// countIngest has the endpoint and the admin port of this process show the same counts of events taken in.
+func (a *app) countIngest() {
+	if a.cfg.Ingest {
+		a.ingested = api.NewIngestMetrics()
 	}
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
-	}
-	return api.Serve(ctx, cfg, a.deps(e, loops))
 }
 
 func (a *app) openReader(ctx context.Context) (*store.Reader, error) {
@@ -78,7 +73,7 @@ func (a *app) openReader(ctx context.Context) (*store.Reader, error) {
 // deps are what the endpoint and `watershed status` know, but for the reader. loops may be nil.
 func (a *app) deps(e *engines, loops *loops) api.Deps {
 	d := api.Deps{
-		Catalog: &catalog{e: e}, Log: logState{e.log}, Version: version, Logger: a.log,
+		Catalog: &catalog{e: e}, Log: logState{e.log}, Version: version, Logger: a.log, Level: a.level, Ingested: a.ingested,
 		Audits: func(ctx context.Context) ([]schemas.Audit, error) { return e.db.Audits(ctx, 1) },
 	}
 	d.DeadLetters, d.Stored, d.Wanted = newDeadLetters(e.log), e.log.OnStored, e.log.Wanted

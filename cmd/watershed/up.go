@@ -31,6 +31,9 @@ Other commands find it by --dir. With --nats or --clickhouse it uses those serve
 			if err != nil {
 				return err
 			}
+			if _, _, err := a.adminConfig(); err != nil {
+				return err
+			}
 			return a.up(cmd.Context(), at)
 		},
 	}
@@ -60,8 +63,9 @@ func (a *app) up(ctx context.Context, nightly time.Duration) (err error) {
 	}
 	defer os.Remove(filepath.Join(a.cfg.Dir, runningFile))
 	g, ctx := errgroup.WithContext(ctx)
+	a.countIngest()
 	g.Go(func() error { return emb.watch(ctx) })
-	g.Go(func() error { return loops.run(ctx) })
+	g.Go(func() error { return a.withAdmin(ctx, e, loops, loops.run) })
 	g.Go(func() error {
 		return a.serve(ctx, e, loops, func(addr string) error {
 			fmt.Fprintf(a.stderr, "watershed is up after %.1f s: http://%s (SQL: POST /v1/sql, views: /v1/views, state: /v1/status)\n",

@@ -29,6 +29,8 @@ type Deps struct {
 	Audits      func(context.Context) ([]schemas.Audit, error) // of the newest build; nil: nobody audits
 	Workers     func() map[string]any                          // what the loops of this process say of themselves; nil: none run here
 	Collectors  []prometheus.Collector                         // metrics of this process, shown beside those of the status
+	Ingested    *IngestMetrics                                 // where Ingest is counted, and shown by every endpoint that has it. nil: one of its own
+	Level       *slog.LevelVar                                 // of the process' log, for the admin port to change; nil: it is fixed
 	Lagging     func(plan string) string                       // why the worker of this process is behind with a plan; empty: it does not know. nil: none runs here
 	Version     string                                         // of the program, for the interface's description
 	Logger      *slog.Logger                                   // nil: none
@@ -50,7 +52,7 @@ type api struct {
 	logger   *slog.Logger
 	tokens   [][sha256.Size]byte // of those who may read
 	writers  [][sha256.Size]byte // of those who may publish
-	ingested *ingestMetrics      // nil: nothing is taken in
+	ingested *IngestMetrics      // nil: nothing is taken in
 	watch    *watch
 	wanted   atomic.Uint64 // number of the look after which Wanted was called last, plus 1
 	stopping atomic.Bool   // set when Serve begins to shut down
@@ -84,8 +86,8 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 	for _, t := range cfg.IngestTokens {
 		a.writers = append(a.writers, sha256.Sum256([]byte(t)))
 	}
-	if deps.Ingest != nil && !cfg.Admin {
-		a.ingested = newIngestMetrics()
+	if a.ingested = deps.Ingested; a.ingested == nil && deps.Ingest != nil {
+		a.ingested = NewIngestMetrics()
 	}
 	return a, nil
 }
@@ -123,8 +125,12 @@ func (a *api) handler(version string) http.Handler {
 	if a.deps.DeadLetters != nil && !a.config.Admin {
 		a.deadLetterRoutes(h, operation)
 	}
-	if a.ingested != nil {
+	if a.deps.Ingest != nil && !a.config.Admin {
 		a.ingestRoute(h, operation)
+	}
+	if a.config.Admin {
+		huma.Register(h, operation("healthz", http.MethodGet, "/healthz", "The process answers"), a.livez)
+		a.adminRoutes(mux)
 	}
 	mux.Handle("GET /metrics", a.metrics())
 	return a.guard(mux)

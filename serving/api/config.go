@@ -20,8 +20,8 @@ type Config struct {
 	// either, everybody who reaches loopback may publish, and otherwise nobody may, since the right to read is
 	// not the right to write. A token that stands in both lists has both rights.
 	IngestTokens []string
-	// Admin leaves out all that answers with events' values: what is left is /metrics, /v1/status, /livez
-	// and /readyz, for a process that serves no queries. Deps then need no Reader.
+	// Admin leaves out all that answers with events' values: what is left is /metrics, /v1/status, /livez, /healthz
+	// and /readyz. It adds /log/level, and to those who ask on this machine /debug/pprof. Deps need no Reader then.
 	Admin bool
 
 	Timeout    time.Duration // of a query that asks for none; 0: 30 s
@@ -34,8 +34,8 @@ const (
 	maxBody       = 1 << 20          // bytes of SQL
 	headerTimeout = 10 * time.Second // for a client to send its request
 	idleTimeout   = 2 * time.Minute
-	grace         = 10 * time.Second // for running answers at shutdown
-	minToken      = 16               // characters
+	grace         = 3 * time.Second // for running answers at shutdown; a process leaves within 5
+	minToken      = 16              // characters
 )
 
 // withDefaults is the config with what was left out.

@@ -32,7 +32,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		case onLoopback && !isLoopback(withoutPort(r.Host)):
 			// Otherwise a web page could point its own name at 127.0.0.1 and read our answers.
 			problem(WrongHost, "this endpoint is local: ask for it as localhost or 127.0.0.1").write(w)
-		case r.URL.Path == "/livez" || r.URL.Path == "/readyz":
+		case r.URL.Path == "/livez" || r.URL.Path == "/readyz" || r.URL.Path == "/healthz":
 			protected.ServeHTTP(w, r)
 		default:
 			if p := a.refused(r); p != nil {
@@ -92,7 +92,7 @@ func carries(r *http.Request, tokens [][sha256.Size]byte) bool {
 func notFound(mux *http.ServeMux) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
-		for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
 			other := r.Clone(r.Context())
 			other.Method = method
 			if _, pattern := mux.Handler(other); pattern != "/" {

@@ -11,8 +11,8 @@ import (
 	"watershed/internal/ingest"
 )
 
-// An ingestMetrics counts what is taken in.
-type ingestMetrics struct {
+// IngestMetrics count what is taken in.
+type IngestMetrics struct {
 	requests *prometheus.CounterVec
 	events   *prometheus.CounterVec
 	rejected *prometheus.CounterVec
@@ -20,11 +20,12 @@ type ingestMetrics struct {
 	seconds  prometheus.Histogram
 }
 
-func newIngestMetrics() *ingestMetrics {
+// NewIngestMetrics returns metrics that several endpoints of a process may show.
+func NewIngestMetrics() *IngestMetrics {
 	counter := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "watershed_ingest_" + name, Help: help}, []string{label})
 	}
-	return &ingestMetrics{
+	return &IngestMetrics{
 		requests: counter("requests_total", "Requests that published events over HTTP, or were to.", "status"),
 		events:   counter("events_total", "Events that were published over HTTP.", "type"),
 		rejected: counter("rejected_total", "Rows that did not fit their type.", "type"),
@@ -34,12 +35,12 @@ func newIngestMetrics() *ingestMetrics {
 	}
 }
 
-func (m *ingestMetrics) collectors() []prometheus.Collector {
+func (m *IngestMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.requests, m.events, m.rejected, m.bytes, m.seconds}
 }
 
 // count counts one request. Types that are not defined have no label: anybody may name any.
-func (m *ingestMetrics) count(eventType string, r ingest.Result, took time.Duration, err error) {
+func (m *IngestMetrics) count(eventType string, r ingest.Result, took time.Duration, err error) {
 	status := http.StatusAccepted
 	var p *Problem
 	if errors.As(err, &p) {

@@ -9,7 +9,7 @@ import (
 	"net/http"
 )
 
-// Serve listens and serves until the context ends. Then no new request is taken, running answers have ten
+// Serve listens and serves until the context ends. Then no new request is taken, running answers have three
 // seconds to end, and what still runs is broken off and its queries killed. It returns nil after an
 // orderly end; every goroutine of its own has ended by then.
 func Serve(ctx context.Context, cfg Config, deps Deps) error {
@@ -47,7 +47,11 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	if deps.Listening != nil {
 		deps.Listening(listener.Addr().String())
 	}
-	a.logger.Info("endpoint is up", "addr", listener.Addr().String(), "tokens", len(a.tokens))
+	name := "endpoint"
+	if cfg.Admin {
+		name = "admin port"
+	}
+	a.logger.Info(name+" is up", "addr", listener.Addr().String(), "tokens", len(a.tokens))
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
@@ -67,6 +71,6 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("stop serving: %w", err)
 	}
-	a.logger.Info("endpoint is down")
+	a.logger.Info(name + " is down")
 	return nil
 }

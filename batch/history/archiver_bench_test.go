@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,12 +23,23 @@ func BenchmarkArchive(b *testing.B) {
 		b.Run(fmt.Sprintf("dates=%d", dates), func(b *testing.B) {
 			log, end := filledLog(b, messages, each, dates)
 			b.ReportAllocs()
+			before := cpuSeconds(b)
 			for b.Loop() {
 				drain(b, log, end)
 			}
+			b.ReportMetric((cpuSeconds(b)-before)/float64(b.N), "cpu-s/op")
 			b.ReportMetric(messages*each*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mevents/s")
 		})
 	}
+}
+
+// cpuSeconds is what this process has used so far; the server of the log is another.
+func cpuSeconds(b *testing.B) float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // filledLog is a log of page views between two cuts, and where the second stands.

@@ -12,12 +12,13 @@ import (
 // write Content-Type in more than one way, so others than the usual one are found too. Of several
 // the first in the order of their bytes counts: every reader must take the same.
 func headerOf(h nats.Header) func(name string) string {
+	usual := usualHeaders(h)
 	return func(name string) string {
-		if len(h) == 0 {
-			return ""
-		}
 		if v, ok := h[name]; ok && len(v) > 0 {
 			return v[0]
+		}
+		if usual {
+			return ""
 		}
 		first, value := "", ""
 		for key, v := range h {
@@ -27,6 +28,18 @@ func headerOf(h nats.Header) func(name string) string {
 		}
 		return value
 	}
+}
+
+// usualHeaders tells whether a message has no headers but Content-Type and NATS's own, as nearly all
+// have: going through a map for each name that is absent took a tenth of a worker's time where each
+// event was a message.
+func usualHeaders(h nats.Header) bool {
+	for key := range h {
+		if key != decode.ContentType && !strings.HasPrefix(key, "Nats-") {
+			return false
+		}
+	}
+	return true
 }
 
 // setContent sets the headers that say how a message is read, and returns the bytes they take.

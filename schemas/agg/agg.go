@@ -90,12 +90,12 @@ type Column interface {
 }
 
 // New returns the measure of that name over arguments of that type. The zero type is "no
-// argument", which only count takes. Levels belong to quantiles alone.
+// argument", which only count takes. Levels belong to quantiles, and are the bounds of histogram.
 func New(name string, arg schemas.Type, levels []float64) (Func, error) {
 	bad := func(want string) error { return fmt.Errorf("%s wants %s, not %s", name, want, describe(arg)) }
 	numeric := arg.Kind == schemas.Int64 || arg.Kind == schemas.Float64 || arg.Kind == schemas.Decimal
 	some := arg.Kind >= schemas.String && arg.Kind <= schemas.Date
-	if len(levels) > 0 && name != "quantiles" {
+	if len(levels) > 0 && name != "quantiles" && name != "histogram" {
 		return nil, fmt.Errorf("%s takes no levels", name)
 	}
 	switch name {
@@ -124,6 +124,8 @@ func New(name string, arg schemas.Type, levels []float64) (Func, error) {
 		return uniq{arg}, nil
 	case "quantiles":
 		return newQuantiles(arg, levels)
+	case "histogram":
+		return newHistogram(arg, levels)
 	case "variance", "variance_sample", "stddev", "stddev_sample":
 		return newVariance(name, arg)
 	}

@@ -40,10 +40,16 @@ type named struct {
 func measures(t testing.TB, typ schemas.Type) []named {
 	t.Helper()
 	var fs []named
-	for _, name := range []string{"count", "sum", "avg", "min", "max", "uniq", "quantiles", "variance", "variance_sample", "stddev", "stddev_sample"} {
+	for _, name := range []string{"count", "sum", "avg", "min", "max", "uniq", "quantiles", "histogram", "variance", "variance_sample", "stddev", "stddev_sample"} {
 		var levels []float64
 		if name == "quantiles" {
 			levels = []float64{0, 0.25, 0.5, 0.99, 1}
+		}
+		if name == "histogram" {
+			levels = []float64{-2, 0, 1, 4096}
+			if typ.Kind == schemas.Float64 {
+				levels = []float64{-1e200, -0.5, 0, 1, 2.25, 3e38}
+			}
 		}
 		if f, err := agg.New(name, typ, levels); err == nil {
 			fs = append(fs, named{"m_" + name, f})

@@ -12,8 +12,11 @@ import (
 	"watershed/schemas"
 )
 
-// MaxLevels is how many levels quantiles() takes.
-const MaxLevels = 16
+// How many levels quantiles() takes, and how many bounds histogram().
+const (
+	MaxLevels = 16
+	MaxBounds = 32
+)
 
 // The types of ours that CEL does not know, and that of the measures.
 var (
@@ -148,6 +151,11 @@ func functions() (global, member map[string][]signature) {
 			sig = append(sig, f)
 			global["quantiles"] = append(global["quantiles"], append(slices.Clone(sig), aggregateType))
 		}
+		sig = signature{k}
+		for range MaxBounds {
+			sig = append(sig, k)
+			global["histogram"] = append(global["histogram"], append(slices.Clone(sig), aggregateType))
+		}
 	}
 	return global, member
 }
@@ -156,7 +164,7 @@ func functions() (global, member map[string][]signature) {
 const present = "@has"
 
 // aggregates are the functions that a measure is made by.
-var aggregates = append([]string{"count", "sum", "min", "max", "avg", "uniq", "quantiles"}, variances...)
+var aggregates = append([]string{"count", "sum", "min", "max", "avg", "uniq", "quantiles", "histogram"}, variances...)
 
 var variances = []string{"variance", "variance_sample", "stddev", "stddev_sample"}
 

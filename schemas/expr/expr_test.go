@@ -88,6 +88,8 @@ func TestCompileErrors(t *testing.T) {
 	f("M:sum(i) + 1", 1, 8, "one aggregate call", "combine")
 	f("M:sum(s)", 1, 4, "sum is not defined for (string)", "")
 	f("M:quantiles(i, 1.5)", 1, 14, "level", "")
+	f("M:histogram(i, 10, 10)", 1, 18, "ascending", "")
+	f("M:histogram(i, i)", 1, 14, "bound is a literal", "")
 	f("M:quantiles(i)", 1, 10, "quantiles is not defined for (int64)", "0.95")
 	f("M:avrg(i)", 1, 5, "one aggregate call", "did you mean avg?")
 }

@@ -14,7 +14,7 @@ import (
 type Measure struct {
 	Func   string    // the aggregate's name
 	Arg    *Expr     // nil: count()
-	Levels []float64 // of quantiles, each within [0, 1]
+	Levels []float64 // of quantiles, each within [0, 1]; the bounds of histogram, ascending
 	Pos    schemas.Pos
 	text   string
 }
@@ -64,7 +64,11 @@ func (e *Env) CompileMeasure(x schemas.Expression) (*Measure, error) {
 		if m.Arg, err = c.expr(args[0]); err != nil {
 			return nil, err
 		}
-		m.Levels = c.levels(args[1:])
+		if m.Func == "histogram" {
+			m.Levels = c.bounds(args[1:])
+		} else {
+			m.Levels = c.levels(args[1:])
+		}
 	}
 	if len(c.errs) > 0 {
 		return nil, c.errs
@@ -90,6 +94,36 @@ func (c *compiler) levels(args []ast.Expr) []float64 {
 			continue
 		}
 		out = append(out, float64(v)+0)
+	}
+	return out
+}
+
+// maxWhole is up to where a float64 holds every integer.
+const maxWhole = 1 << 53
+
+func (c *compiler) bounds(args []ast.Expr) []float64 {
+	var out []float64
+	for _, a := range args {
+		var v float64
+		ok := a.Kind() == ast.LiteralKind
+		if ok {
+			switch x := a.AsLiteral().(type) {
+			case types.Int:
+				v, ok = float64(x), x >= -maxWhole && x <= maxWhole
+			case types.Double:
+				v = float64(x) + 0
+			default:
+				ok = false
+			}
+		}
+		switch {
+		case !ok:
+			c.fail(a, "a histogram's bound is a literal, and an integer of at most 2^53", "histogram(x, 10, 100) counts below 10, from 10, and from 100")
+		case len(out) > 0 && v <= out[len(out)-1]:
+			c.fail(a, "a histogram's bounds are ascending", "histogram(x, 10, 100) counts below 10, from 10, and from 100")
+		default:
+			out = append(out, v)
+		}
 	}
 	return out
 }

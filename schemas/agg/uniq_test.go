@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -85,4 +86,85 @@ func states(groups []int32, n int, fs []agg.Func, vs []column.Vector) arrow.Reco
 		arrays = append(arrays, acc.States(order)...)
 	}
 	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, int64(n))
+}
+
+// Sets list hashes, and become tables when much is repeated or there are many; whichever they are, in whatever parts
+// they come, equal sets are equal bytes and count what there is.
+func TestUniqListsAndTables(t *testing.T) {
+	db := database(t)
+	f, err := agg.New("uniq", schemas.Type{Kind: schemas.Int64}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var different []int
+	var groups []int32
+	v := column.Vector{Kind: schemas.Int64}
+	for _, n := range []int{1, 5, 6, 21, 22, 37, 38, 1000, 16389, 16390, 40000} {
+		for _, often := range []int{1, 2, 3, 40} {
+			if n*often > 100_000 {
+				continue
+			}
+			values := make([]int64, 0, n*often)
+			for i := range n * often {
+				values = append(values, int64(i%n)*7919) // the hash of 0 is 0, which has no slot
+			}
+			rand.Shuffle(len(values), func(i, j int) { values[i], values[j] = values[j], values[i] })
+			for _, x := range values {
+				v.Ints, groups = append(v.Ints, x), append(groups, int32(len(different)))
+			}
+			different = append(different, n)
+		}
+	}
+	order := make([]int32, len(different))
+	for g := range order {
+		order[g] = int32(g)
+	}
+	hashes := f.Prepare(v)
+	// fold adds those rows that keep allows.
+	fold := func(keep func(row int) bool) agg.Column {
+		var of, sel []int32
+		for row, g := range groups {
+			if keep(row) {
+				of, sel = append(of, g), append(sel, int32(row))
+			}
+		}
+		c := f.New()
+		c.Grow(len(different))
+		c.Add(of, sel, hashes)
+		return c
+	}
+	want := fold(func(int) bool { return true }).States(order)[0]
+	for _, parts := range []struct {
+		name string
+		left func(row int) bool
+	}{
+		{"all and nothing", func(int) bool { return true }},
+		{"nothing and all", func(int) bool { return false }},
+		{"even and odd", func(row int) bool { return row%2 == 0 }},
+		{"few and many", func(row int) bool { return row%100 == 0 }},
+		{"many and few", func(row int) bool { return row%100 != 0 }},
+	} {
+		left, right := fold(parts.left), fold(func(row int) bool { return !parts.left(row) })
+		left.Merge(order, right)
+		if got := left.States(order)[0]; !array.Equal(got, want) {
+			t.Errorf("%s: merged states differ from those of all", parts.name)
+		}
+	}
+	if err := db.Table("s", []string{"a String"}); err != nil {
+		t.Fatal(err)
+	}
+	for g := range different {
+		one := array.NewSlice(want, int64(g), int64(g)+1)
+		rec := array.NewRecord(arrow.NewSchema([]arrow.Field{{Name: "a", Type: want.DataType()}}, nil), []arrow.Array{one}, 1)
+		if err := db.Insert("s", rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := db.Rows("SELECT toString(arraySort(groupArray(finalizeAggregation(CAST(a, 'AggregateFunction(uniq, Int64)'))))) FROM s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := rows[0][0], "["+strings.Join(strings.Fields(strings.Trim(fmt.Sprint(different), "[]")), ",")+"]"; got != want {
+		t.Errorf("ClickHouse finishes the states to %s; want %s", got, want)
+	}
 }

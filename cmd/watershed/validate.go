@@ -39,6 +39,11 @@ names, and each expression. Every mistake is printed with its place; nothing is 
 			fmt.Fprintf(a.stdout, "%s: %d events, %d views, no mistakes\n", from, len(set.Events), len(set.Views))
 			for _, p := range plans {
 				fmt.Fprintf(a.stdout, "  %s  %s from %s\n", p.Hash[:8], p.Name(), p.Event.Name)
+				for _, m := range p.Measures {
+					if m.Func.Name() == "distinct" {
+						fmt.Fprintf(a.stdout, "            %s keeps every different value of each group; uniq keeps at most 65,536 hashes\n", m.Name)
+					}
+				}
 			}
 			return nil
 		},

@@ -117,9 +117,12 @@ func New(name string, arg schemas.Type, levels []float64) (Func, error) {
 			return nil, bad("a value")
 		}
 		return extreme{arg: arg, max: name == "max"}, nil
-	case "uniq":
+	case "uniq", "distinct":
 		if !some {
 			return nil, bad("a value")
+		}
+		if name == "distinct" {
+			return distinct{arg: arg}, nil
 		}
 		return uniq{arg}, nil
 	case "quantiles":

@@ -40,7 +40,7 @@ type named struct {
 func measures(t testing.TB, typ schemas.Type) []named {
 	t.Helper()
 	var fs []named
-	for _, name := range []string{"count", "sum", "avg", "min", "max", "uniq", "quantiles", "histogram", "variance", "variance_sample", "stddev", "stddev_sample"} {
+	for _, name := range []string{"count", "sum", "avg", "min", "max", "uniq", "distinct", "quantiles", "histogram", "variance", "variance_sample", "stddev", "stddev_sample"} {
 		var levels []float64
 		if name == "quantiles" {
 			levels = []float64{0, 0.25, 0.5, 0.99, 1}

@@ -43,6 +43,13 @@ func Map[K, V arrow.FixedWidthType](typ *arrow.MapType, offsets []int32, keys []
 		[]arrow.ArrayData{entries}, 0, 0))
 }
 
+// List is the Arrow array of lists whose values lie one behind the other: those of list i from offsets[i] to
+// offsets[i+1]. It keeps the memory of offsets.
+func List(typ arrow.DataType, offsets []int32, values arrow.Array) arrow.Array {
+	return array.MakeFromData(array.NewData(arrow.ListOfNonNullable(typ), len(offsets)-1,
+		[]*memory.Buffer{nil, memory.NewBufferBytes(arrow.GetBytes(offsets))}, []arrow.ArrayData{values.Data()}, 0, 0))
+}
+
 // Bits is the Arrow array of bools.
 func Bits(values, valid []bool) arrow.Array {
 	bits, nulls := bitmap(valid)

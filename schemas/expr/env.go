@@ -132,6 +132,7 @@ func functions() (global, member map[string][]signature) {
 	}
 	for _, k := range kinds {
 		global["uniq"] = append(global["uniq"], signature{k, aggregateType})
+		global["distinct"] = append(global["distinct"], signature{k, aggregateType})
 	}
 	for _, k := range ordered {
 		global["min"] = append(global["min"], signature{k, aggregateType})
@@ -164,7 +165,7 @@ func functions() (global, member map[string][]signature) {
 const present = "@has"
 
 // aggregates are the functions that a measure is made by.
-var aggregates = append([]string{"count", "sum", "min", "max", "avg", "uniq", "quantiles", "histogram"}, variances...)
+var aggregates = append([]string{"count", "sum", "min", "max", "avg", "uniq", "distinct", "quantiles", "histogram"}, variances...)
 
 var variances = []string{"variance", "variance_sample", "stddev", "stddev_sample"}
 

@@ -60,6 +60,7 @@ func drawView(r *rapid.T) *schemas.View {
 		"n=count()", "ok=count(ok)", "late=count(level > 2)", "level=sum(level)", "plain=sum(plain)", "heat=sum(heat)", "price=sum(price)",
 		"lo=min(level)", "hi=max(heat)", "first=min(time)", "due=max(due)", "site=max(site)", "tag=min(tag)", "day=max(day)",
 		"h=histogram(level, -3, 0, 7)", "hh=histogram(heat, -1.0, 0.0, 2.5, 1e9)", "hp=histogram(plain, 0)",
+		"ds=distinct(site)", "dt=distinct(tag)", "dh=distinct(heat)", "dp=distinct(price)", "dd=distinct(due)", "dy=distinct(day)", "dk=distinct(ok)",
 		"spread=stddev(level)", "far=variance_sample(price)", "hotter=variance(heat)", "mild=stddev_sample(heat)", "var=variance(plain)",
 		"mean=avg(level)", "cost=avg(price)", "warm=avg(heat)",
 		"sites=uniq(site)", "tags=uniq(tag)", "heats=uniq(heat)", "prices=uniq(price)", "dues=uniq(due)", "days=uniq(day)", "oks=uniq(ok)",

@@ -14,7 +14,7 @@ import (
 // numbers are their memory, little-endian; a Decimal is an integer of 4, 8, 16 or 32 bytes; a
 // Bool is a byte; a String has its length before it; Nullable is a byte for each row, 1 where it
 // is null, and then the values; an AggregateFunction is its states, one behind the other; a Map is
-// where the entries of each row end, then all keys, then all values. The
+// where the entries of each row end, then all keys, then all values, and an Array likewise. The
 // chunks are sent as they are, from the memory that they lie in.
 //
 // ClickHouse makes an object of each AggregateFunction state to write it again: that of uniq over a few values
@@ -67,6 +67,10 @@ func wireArrays(col column, arrays []arrow.Array) (wired, error) {
 		err := out.maps(col, arrays)
 		return out, err
 	}
+	if col.arrow.ID() == arrow.LIST {
+		err := out.lists(col, arrays)
+		return out, err
+	}
 	if col.nullable {
 		mask := make([]byte, 0, out.rows)
 		for _, a := range arrays {
@@ -110,6 +114,31 @@ func (c *wired) maps(col column, arrays []arrow.Array) error {
 	}
 	c.chunks = append(append([][]byte{bytesOf(ends)}, keys...), values...)
 	return nil
+}
+
+// lists adds the chunks of arrays: where each row's values end, then all values.
+func (c *wired) lists(col column, arrays []arrow.Array) error {
+	ends, entries := make([]uint64, 0, c.rows), uint64(0)
+	var values []arrow.Array
+	for _, arr := range arrays {
+		a, ok := arr.(*array.List)
+		if !ok || !arrow.TypeEqual(a.DataType(), col.arrow) {
+			return fmt.Errorf("no encoding of Arrow's %s as %s", arr.DataType(), col.typ)
+		}
+		if a.Len() == 0 {
+			continue
+		}
+		offsets := a.Offsets()[a.Data().Offset():][:a.Len()+1]
+		from, to := offsets[0], offsets[a.Len()]
+		for _, end := range offsets[1:] {
+			ends = append(ends, entries+uint64(end-from))
+		}
+		entries += uint64(to - from)
+		values = append(values, array.NewSlice(a.ListValues(), int64(from), int64(to)))
+	}
+	inner, err := wireArrays(column{typ: col.typ, arrow: col.arrow.(*arrow.ListType).Elem()}, values)
+	c.chunks = append([][]byte{bytesOf(ends)}, inner.chunks...)
+	return err
 }
 
 func appendNulls(mask []byte, a arrow.Array) []byte {

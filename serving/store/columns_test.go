@@ -15,6 +15,7 @@ import (
 
 	"watershed/internal/devserver/devtest"
 	"watershed/schemas"
+	"watershed/schemas/agg"
 	"watershed/schemas/view"
 	"watershed/serving/store"
 )
@@ -56,7 +57,7 @@ func kindsOf() []kindOf {
 }
 
 // Every type of dimension, with and without nulls, comes into its table as it was in Arrow, from
-// records that are cut out of larger ones, and from dictionaries.
+// records that are cut out of larger ones, and from dictionaries; and lists of every type as well.
 func TestColumnsArriveAsTheyWere(t *testing.T) {
 	db, conn := open(t), admin(t, devtest.SharedClickHouse(t))
 	kinds := kindsOf()
@@ -65,6 +66,12 @@ func TestColumnsArriveAsTheyWere(t *testing.T) {
 	for i, k := range kinds {
 		p.Dimensions = append(p.Dimensions, view.Dimension{Name: fmt.Sprint("d", i), Type: k.typ},
 			view.Dimension{Name: fmt.Sprint("n", i), Type: k.typ, Nullable: true})
+	}
+	for i, k := range kinds {
+		f, err := agg.New("distinct", k.typ, nil)
+		check(t, err)
+		name := fmt.Sprint("l", i)
+		p.Measures = append(p.Measures, view.Measure{Name: name, Func: f, Columns: f.Columns(name)})
 	}
 	ensure(t, db, true, p)
 	check(t, db.TakeOver(t.Context(), store.RoleBatch, 1))
@@ -86,7 +93,18 @@ func TestColumnsArriveAsTheyWere(t *testing.T) {
 			line = append(line, k.text(i), k.text(i))
 		}
 		b.Field(2 * len(kinds)).(*array.Uint64Builder).Append(uint64(i))
-		want = append(want, strings.Join(append(line, fmt.Sprint(i)), "\t"))
+		line = append(line, fmt.Sprint(i))
+		for j, k := range kinds { // lists of a value, and of none
+			list := b.Field(2*len(kinds) + 1 + j).(*array.ListBuilder)
+			list.Append(true)
+			if i%3 == 2 {
+				line = append(line, "none")
+				continue
+			}
+			k.append(list.ValueBuilder(), i)
+			line = append(line, k.text(i))
+		}
+		want = append(want, strings.Join(line, "\t"))
 	}
 	whole := b.NewRecord()
 	cut := whole.NewSlice(13, 29)
@@ -97,7 +115,11 @@ func TestColumnsArriveAsTheyWere(t *testing.T) {
 	for _, d := range p.Dimensions {
 		names = append(names, d.Name)
 	}
-	got := ask(t, conn, "SELECT "+strings.Join(names, ", ")+", flights FROM "+p.ID()+"__batch ORDER BY flights")
+	names = append(names, "flights")
+	for i := range kinds {
+		names = append(names, fmt.Sprintf("if(empty(l%[1]d), 'none', toString(l%[1]d[1]))", i))
+	}
+	got := ask(t, conn, "SELECT "+strings.Join(names, ", ")+" FROM "+p.ID()+"__batch ORDER BY flights")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}

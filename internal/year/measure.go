@@ -28,6 +28,7 @@ const (
 	bookParts
 	bookRows
 	dateRows
+	deadRows
 	auditRows
 	ownMiB
 	clickHouseMiB
@@ -60,6 +61,8 @@ func (q quantity) described() (name string, natural bool, slack float64) {
 		return "bookkeeping rows", false, 100
 	case dateRows:
 		return "rows per date (slices, builds)", true, 0
+	case deadRows: // at most those of a night beside each date: a parcel goes when none of it is kept
+		return "condemned, beside a slice that is kept", true, 0
 	case auditRows:
 		return "audit rows (of 400 nights)", true, 0
 	case ownMiB:
@@ -163,13 +166,14 @@ func (w *world) resume(ctx context.Context, g *generator) (time.Duration, error)
 
 // measureStore counts parts and rows in ClickHouse: of the bookkeeping tables apart.
 func (w *world) measureStore(ctx context.Context, v *[quantities]float64) error {
-	rows, err := ask(ctx, w.server, `SELECT count(), countIf(NOT plan), sumIf(rows, NOT plan AND table NOT IN ('slices', 'builds', 'audits')), sumIf(rows, table IN ('slices', 'builds')), sumIf(rows, table = 'audits')
+	rows, err := ask(ctx, w.server, `SELECT count(), countIf(NOT plan), sumIf(rows, NOT plan AND table NOT IN ('slices', 'builds', 'condemned', 'audits')),
+			sumIf(rows, table IN ('slices', 'builds')), sumIf(rows, table = 'condemned'), sumIf(rows, table = 'audits')
 		FROM (SELECT table, rows, endsWith(table, '__batch') OR endsWith(table, '__speed') AS plan FROM system.parts WHERE active AND database = '`+database+"')")
 	if err != nil {
 		return err
 	}
 	cells := strings.Split(rows[0], "|")
-	for i, q := range []quantity{parts, bookParts, bookRows, dateRows, auditRows} {
+	for i, q := range []quantity{parts, bookParts, bookRows, dateRows, deadRows, auditRows} {
 		if v[q], err = strconv.ParseFloat(cells[i], 64); err != nil {
 			return err
 		}

@@ -116,6 +116,10 @@ func pageviews(n int) (recs []arrow.Record) {
 //	day_user                 435   116          37    21
 //	all                     1154   484          98    54
 //
+// Since then uniq lists hashes instead of placing each at once. Of dates of a million events, on a quiet machine:
+// page_all 44 and minute_country 97; of 333,000 events, in turns: page_all 66 before and 49 now, minute_country 106
+// and 99, all 383 and 373.
+//
 // What is left is memory: the slots of sets and of users, and groups that are written when they
 // are no longer in a cache.
 func BenchmarkSix(b *testing.B) {

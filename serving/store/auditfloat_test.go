@@ -15,10 +15,10 @@ import (
 	"watershed/serving/store"
 )
 
-// floatPlan has no measures but a sum and a mean of float64.
+// floatPlan has no measures but a sum, a mean and a standard deviation of float64.
 func floatPlan(name string) *view.Plan {
 	p := newPlan(name, 1)
-	p.Measures = slices.DeleteFunc(p.Measures, func(m view.Measure) bool { return m.Name != "weight" && m.Name != "heft" })
+	p.Measures = slices.DeleteFunc(p.Measures, func(m view.Measure) bool { return m.Name != "weight" && m.Name != "heft" && m.Name != "wobble" })
 	return p
 }
 

@@ -145,6 +145,11 @@ func measures() []measure {
 		{"mean", "avg", kind(schemas.Int64), nil, "n"},
 		{"heft", "avg", kind(schemas.Float64), nil, "x"},
 		{"words", "uniq", kind(schemas.String), nil, "word"},
+		{"varied", "variance", kind(schemas.Int64), nil, "n"},
+		{"swing", "stddev_sample", decimalType, nil, "price"},
+		{"wobble", "stddev", kind(schemas.Float64), nil, "x"},
+		{"sizes", "histogram", kind(schemas.Int64), []float64{0, 10}, "n"},
+		{"vocabulary", "distinct", kind(schemas.String), nil, "word"},
 		{"spread", "quantiles", kind(schemas.Float64), []float64{0.5, 0.9}, "x"},
 	}
 }

@@ -19,6 +19,7 @@ var version = "dev"
 func main() {
 	devserver.Child() // the embedded ClickHouse is this program, started once more
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once, which is as safe
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -20,23 +20,24 @@ own: with WATERSHED_TOKEN, nobody has it who has none of WATERSHED_INGEST_TOKENS
   WATERSHED_TOKEN=… watershed serve --listen 0.0.0.0:8484
   curl --data 'SELECT * FROM days LIMIT 3' http://127.0.0.1:8484/v1/sql`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if _, _, err := a.adminConfig(); err != nil {
-				return err
-			}
-			e, err := a.connect(ctx)
-			if err != nil {
-				return err
-			}
-			defer e.close()
-			a.countIngest()
-			return a.withAdmin(ctx, e, nil, func(ctx context.Context) error {
-				return a.serve(ctx, e, nil, func(addr string) error {
-					a.log.Info("serving", "address", "http://"+addr)
-					return nil
-				})
-			})
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.leave(cmd.Context(), "serve", a.endpoint) },
 	}
+}
+
+func (a *app) endpoint(ctx context.Context) error {
+	if _, _, err := a.adminConfig(); err != nil {
+		return err
+	}
+	e, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	a.countIngest()
+	return a.withAdmin(ctx, e, nil, func(ctx context.Context) error {
+		return a.serve(ctx, e, nil, func(addr string) error {
+			a.log.Info("serving", "address", "http://"+addr)
+			return nil
+		})
+	})
 }

@@ -19,7 +19,7 @@ With --admin it serves /metrics, /v1/status, /healthz, /readyz, /log/level and (
 		Example: `  watershed speed --nats nats://nats:4222 --clickhouse clickhouse:9000 --history /data/history
   watershed speed --admin 127.0.0.1:8485`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.speed(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.leave(cmd.Context(), "speed", a.speed) },
 	}
 }
 

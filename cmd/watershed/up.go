@@ -34,7 +34,7 @@ Other commands find it by --dir. With --nats or --clickhouse it uses those serve
 			if _, _, err := a.adminConfig(); err != nil {
 				return err
 			}
-			return a.up(cmd.Context(), at)
+			return a.leave(cmd.Context(), "up", func(ctx context.Context) error { return a.up(ctx, at) })
 		},
 	}
 	cmd.Flags().StringVar(&nightly, "nightly", "02:00", "UTC `time` of day of the batch; off: none")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -100,6 +101,18 @@ func TestComposeServices(t *testing.T) {
 				t.Errorf("%s: port %s is open beyond loopback", name, p)
 			}
 		}
+		// An admin port is there for the health check and for Prometheus, never published.
+		if admin, has := s.Environment["WATERSHED_ADMIN"]; mine && has != (name != "batch") {
+			t.Errorf("%s: the admin port is %q", name, admin)
+		} else if has {
+			_, port, err := net.SplitHostPort(admin)
+			if err != nil || slices.ContainsFunc(s.Ports, func(p string) bool { return strings.HasSuffix(p, ":"+port) }) {
+				t.Errorf("%s: the admin port %s is published, or no address (%v)", name, admin, err)
+			}
+			if !slices.Equal(s.HealthCheck.Test, []string{"CMD", "/usr/local/bin/watershed", "health"}) || s.Environment["WATERSHED_TOKEN"] == "" {
+				t.Errorf("%s: the health check is %q, and the token %q", name, s.HealthCheck.Test, s.Environment["WATERSHED_TOKEN"])
+			}
+		}
 		for dep, on := range s.DependsOn {
 			if on.Condition != "service_healthy" || len(c.Services[dep].HealthCheck.Test) == 0 {
 				t.Errorf("%s: waits for %s by %q, which has %d words of health check", name, dep, on.Condition, len(c.Services[dep].HealthCheck.Test))
@@ -161,7 +174,7 @@ func TestComposeCommands(t *testing.T) {
 			if !strings.HasPrefix(variable, "WATERSHED_") || !known[key] {
 				t.Errorf("%s: nothing reads %s", name, variable)
 			}
-			if secret := strings.Contains(key, "password") || key == "token"; secret && !strings.HasPrefix(value, "${") {
+			if secret := strings.Contains(key, "password") || strings.HasSuffix(key, "token") || strings.HasSuffix(key, "tokens"); secret && !strings.HasPrefix(value, "${") {
 				t.Errorf("%s: %s is written into the file", name, variable)
 			}
 		}

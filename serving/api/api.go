@@ -56,6 +56,8 @@ type api struct {
 	watch    *watch
 	wanted   atomic.Uint64 // number of the look after which Wanted was called last, plus 1
 	stopping atomic.Bool   // set when Serve begins to shut down
+	stopped  chan struct{} // closed then
+	tails    feeds
 }
 
 // Handler is the endpoint as a handler, all its checks included. The config's address decides which Host
@@ -80,6 +82,7 @@ func newAPI(cfg Config, deps Deps) (*api, error) {
 	}
 	a := &api{config: cfg.withDefaults(), deps: deps, logger: deps.Logger}
 	a.watch = newWatch(deps.Catalog.Reached)
+	a.stopped, a.tails = make(chan struct{}), feeds{pulse: &pulse{c: make(chan struct{})}, all: make(map[[sha256.Size]byte]*feed)}
 	for _, t := range cfg.Tokens {
 		a.tokens = append(a.tokens, sha256.Sum256([]byte(t)))
 	}
@@ -152,6 +155,11 @@ func (a *api) queryRoutes(h huma.API, operation func(id, method, path, summary s
 	view := operation("query-view", http.MethodGet, "/v1/views/{view}", "Query a view")
 	view.Responses["200"] = result
 	huma.Register(h, view, a.queryView)
+
+	tail := operation("tail-view", http.MethodGet, "/v1/views/{view}/tail", "Follow the groups of a view that change")
+	tail.Responses["200"] = &huma.Response{Description: "Server-sent events: groups that changed, as they stand now; build and more",
+		Headers: result.Headers, Content: map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}}}
+	huma.Register(h, tail, a.tail)
 
 	huma.Register(h, operation("list-views", http.MethodGet, "/v1/views", "List the views"), a.listViews)
 	huma.Register(h, operation("list-builds", http.MethodGet, "/v1/builds", "List the builds"), a.listBuilds)

@@ -28,6 +28,7 @@ type Config struct {
 	MaxTimeout time.Duration // the most that a query may ask for; 0: 60 s
 	Rows       uint64        // the longest result of a query that asks for no other; 0: 1 million
 	MaxRows    uint64        // the most that a query may ask for; 0: 10 million
+	Tails      int           // tails that are open at once, at most; 0: 128
 }
 
 const (
@@ -51,6 +52,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxRows == 0 {
 		c.MaxRows = 10_000_000
+	}
+	if c.Tails <= 0 {
+		c.Tails = 128
 	}
 	if c.Rows == 0 {
 		c.Rows = min(1_000_000, c.MaxRows)

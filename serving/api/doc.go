@@ -6,6 +6,7 @@
 //	POST /v1/sql            read-only SQL as text/plain, or {"sql", "parameters", "limits"} as JSON
 //	GET  /v1/views          the views: dimensions, measures, definition, plan, coverage
 //	GET  /v1/views/{view}   a typed query: see Query parameters
+//	GET  /v1/views/{view}/tail  groups that change, as server-sent events: see Tails
 //	GET  /v1/builds         the builds that are kept, and which of them is live
 //	GET  /v1/status         live build, positions and lag, log, history, workers, dead letters
 //	GET  /v1/dlq            dead letters: events that did not fit their schema (type, reason, since, until, limit)
@@ -85,6 +86,21 @@
 // Of all requests that wait, one looks (one query for all views), after a hint of the worker over NATS that it has
 // stored something, or every 100 ms (watch.go).
 //
+// # Tails
+//
+// GET /v1/views/{view}/tail sends groups that change, as server-sent events: {"dimensions", "measures", "position"}, with the
+// values that the view shows when it looks, which is every 500 ms (every=, 100ms to 60s) if something was stored.
+// Changes in between are one event, and a group may be sent again without having changed. The view showed the
+// log up to position, or further. from, to, filter and null are those of typed queries. Of more than 1,000 groups at once
+// (groups=), those that changed last are sent, and then an event "more" with how many are left out.
+//
+// Each look ends with an id, "sequence.flip": as Last-Event-ID it goes on there, and all that changed since is sent. Without
+// one, a tail begins where the view stands. Who opens the tail first and then queries the view misses nothing.
+// An event "build" says that another build is live: any group may be another then, so query the view again. An event
+// "problem", with a problem as its data, is the last: open the tail again. A comment comes every 15 seconds.
+//
+// Tails of one view with the same parameters share their looks; a client that goes away ends its own (feed.go).
+//
 // # Problems
 //
 // Errors are RFC 9457 problem+json. "code" is stable, "type" is "urn:watershed:problem:" and the code,
@@ -107,7 +123,7 @@
 //	wrong-host              421     on loopback: the Host header names another machine (DNS rebinding)
 //	limit-exceeded          422     too many rows, or too much memory, for the limits in force
 //	events-refused          422     events do not fit their type; none was published
-//	busy                    429     ClickHouse has no place for another query, the quota is used up, or too many events wait for the log
+//	busy                    429     ClickHouse has no place for another query, the quota is used up, too many tails are open, or too many events wait for the log
 //	internal                500     a bug here; the log says more
 //	build-changed           503     flips came faster than the query could be analysed
 //	unavailable             503     ClickHouse or the log does not answer

@@ -25,12 +25,12 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	requests, breakOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer breakOff()
 	if deps.Stored != nil {
-		stop, err := deps.Stored(a.watch.stored)
+		stop, err := deps.Stored(func() { a.watch.stored(); a.tails.pulse.beat() })
 		if err != nil {
 			return errors.Join(fmt.Errorf("listen for what is stored: %w", err), listener.Close())
 		}
 		defer stop()
-		a.watch.until = lookAgain
+		a.watch.until, a.tails.fallback = lookAgain, tailFallback
 	}
 	server := &http.Server{
 		Handler:           a.handler(deps.Version),
@@ -58,6 +58,7 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	case <-ctx.Done():
 	}
 	a.stopping.Store(true)
+	close(a.stopped)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	err = server.Shutdown(end)

@@ -143,15 +143,11 @@ type viewInput struct {
 }
 
 func (a *api) queryView(ctx context.Context, in *viewInput) (*huma.StreamResponse, error) {
-	views, err := a.deps.Catalog.Views(ctx)
+	view, err := a.viewOf(ctx, in.View)
 	if err != nil {
-		return nil, problemOf(ctx, err)
+		return nil, err
 	}
-	i := slices.IndexFunc(views, func(v View) bool { return v.Name() == in.View })
-	if i < 0 {
-		return nil, problem(ViewNotFound, "there is no view %q; GET /v1/views lists them", in.View)
-	}
-	sql, parameters, err := compile(views[i], in.query)
+	sql, parameters, err := compile(view, in.query)
 	if err != nil {
 		return nil, err
 	}
@@ -164,5 +160,5 @@ func (a *api) queryView(ctx context.Context, in *viewInput) (*huma.StreamRespons
 		return nil, err
 	}
 	q.SQL, q.Parameters = sql, parameters
-	return a.answer(ctx, views[i:i+1], q, f, t)
+	return a.answer(ctx, []View{view}, q, f, t)
 }

@@ -118,7 +118,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 	a.cfg.register(root)
 	for _, c := range []*cobra.Command{
 		a.upCmd(), a.speedCmd(), a.batchCmd(), a.serveCmd(),
-		a.importCmd(), a.publishCmd(), a.queryCmd(),
+		a.importCmd(), a.publishCmd(), a.queryCmd(), a.tailCmd(),
 		a.statusCmd(), a.healthCmd(), a.buildsCmd(), a.rollbackCmd(), a.auditCmd(), a.verifyCmd(), a.repairCmd(), a.dlqCmd(), a.compactCmd(), a.vacuumCmd(),
 		a.validateCmd(), a.demoCmd(), a.versionCmd(),
 	} {

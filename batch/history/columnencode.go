@@ -36,6 +36,8 @@ func (c *columnWriter) encode() (format.Encoding, error) {
 	switch plain := enc == format.Plain; {
 	case !plain && enc != format.DeltaBinaryPacked && enc != format.DeltaLengthByteArray && enc != format.DeltaByteArray:
 		return 0, fmt.Errorf("encoding %s is not written", enc)
+	case !plain && (c.physical == format.Double || c.physical == format.FixedLenByteArray || c.physical == format.Boolean):
+		return 0, fmt.Errorf("encoding %s of %s is not written", enc, c.physical)
 	case c.physical == format.ByteArray:
 		return enc, c.encodeStrings(enc)
 	case c.physical == format.Int64 && !plain:

@@ -88,11 +88,8 @@ func newColumnWriter(f schemas.Field, node parquet.Node) *columnWriter {
 	if c.encoding == nil {
 		c.encoding = &parquet.Plain
 	}
-	if c.encoding.Encoding() == format.RLEDictionary {
+	if c.encoding.Encoding() == format.RLEDictionary && c.physical == format.ByteArray {
 		c.dict = newDictionary()
-		if c.physical != format.ByteArray {
-			c.dict.wide = 8
-		}
 	}
 	for _, s := range []*columnStats{&c.stats, &c.page.stats, &c.chunk.stats} {
 		s.typ, s.narrow = f.Type, c.physical == format.Int32

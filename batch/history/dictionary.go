@@ -3,20 +3,17 @@ package history
 import (
 	"encoding/binary"
 	"hash/maphash"
-	"math/bits"
 
 	"github.com/apache/arrow/go/v15/arrow/array"
 )
 
-// A dictionary numbers the strings or the numbers of a column chunk in the order in which they come first, so that equal rows
-// make equal bytes.
+// A dictionary numbers the strings of a column chunk in the order in which they come first, so that equal rows make equal
+// bytes.
 type dictionary struct {
 	seed  maphash.Seed
 	table []dictSlot // open addressing; a power of two, at most three quarters full
 	data  []byte     // strings, end to end
 	ends  []uint32
-	ints  []int64
-	wide  int     // bytes that a number takes; 0: the entries are strings
 	seen  []int32 // by entry: the page, plus one, whose statistics have it
 	out   []byte  // scratch
 }
@@ -35,13 +32,13 @@ func newDictionary() *dictionary {
 
 func (d *dictionary) reset() {
 	clear(d.table)
-	d.data, d.ends, d.ints, d.seen = d.data[:0], d.ends[:0], d.ints[:0], d.seen[:0]
+	d.data, d.ends, d.seen = d.data[:0], d.ends[:0], d.seen[:0]
 }
 
 func (d *dictionary) n() int { return len(d.seen) }
 
 // bytes is the size of the dictionary page, uncompressed.
-func (d *dictionary) bytes() int { return len(d.data) + 4*len(d.ends) + d.wide*len(d.ints) }
+func (d *dictionary) bytes() int { return len(d.data) + 4*len(d.ends) }
 
 func (d *dictionary) entry(code int32) []byte {
 	from := uint32(0)
@@ -62,22 +59,6 @@ func (d *dictionary) text(v string) int32 {
 			return d.put(s, h)
 		}
 		if s.hash == h && string(d.entry(s.code-1)) == v {
-			return s.code - 1
-		}
-	}
-}
-
-// number is the code of a number, of which all take the same bytes.
-func (d *dictionary) number(v int64) int32 {
-	hi, lo := bits.Mul64(uint64(v)^0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
-	h := uint32(hi ^ lo)
-	for i := int(h) & (len(d.table) - 1); ; i = (i + 1) & (len(d.table) - 1) {
-		s := &d.table[i]
-		if s.code == 0 {
-			d.ints = append(d.ints, v)
-			return d.put(s, h)
-		}
-		if s.hash == h && d.ints[s.code-1] == v {
 			return s.code - 1
 		}
 	}
@@ -115,9 +96,6 @@ func (d *dictionary) plain() []byte {
 		e := d.entry(int32(code))
 		d.out = binary.LittleEndian.AppendUint32(d.out, uint32(len(e)))
 		d.out = append(d.out, e...)
-	}
-	for _, v := range d.ints {
-		d.out = binary.LittleEndian.AppendUint64(d.out, uint64(v))
 	}
 	return d.out
 }

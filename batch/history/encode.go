@@ -45,36 +45,55 @@ func (s span) at(i int) int {
 // write appends the span's values of an array to the column, and takes them into its statistics. Pages of strings may end
 // within it.
 func (c *columnWriter) write(arr arrow.Array, s span) error {
+	var length func(row int) int
 	switch a := arr.(type) {
 	case *array.String:
-		for s.len() > 0 {
-			n := c.roomForStrings(a, s)
-			if err := c.take(arr, s.part(0, n)); err != nil {
-				return err
-			}
-			s = s.part(n, s.len())
-			if err := c.endLongPage(); err != nil {
-				return err
-			}
-		}
-		return nil
+		length = a.ValueLen
 	case *array.Dictionary:
-		if err := c.take(arr, s); err != nil {
+		at, err := c.openSource(a)
+		if err != nil {
 			return err
 		}
-		return c.endLongPage()
+		length = func(row int) int {
+			if a.IsNull(row) { // what its code says means nothing
+				return 0
+			}
+			return c.source.strings.ValueLen(int(at[row]))
+		}
+	default:
+		return c.take(arr, s)
 	}
-	return c.take(arr, s)
+	for s.len() > 0 {
+		n := c.room(s, length)
+		if n == 0 { // the text that comes is none for a dictionary
+			if err := c.flush(); err != nil {
+				return err
+			}
+			c.dictFull = true
+			continue
+		}
+		if err := c.take(arr, s.part(0, n)); err != nil {
+			return err
+		}
+		s = s.part(n, s.len())
+		if err := c.endLongPage(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// roomForStrings is how many of the span's rows fit into the page, at least one.
-func (c *columnWriter) roomForStrings(a *array.String, s span) int {
+// room is how many of the span's rows, of texts that long, fit into the page: at least one, but for texts that the dictionary
+// does not take.
+func (c *columnWriter) room(s span, length func(row int) int) int {
+	coded := c.dict != nil && !c.dictFull
 	size := len(c.page.data)
-	if c.dict != nil && !c.dictFull {
-		size = c.dict.bytes()
-	}
 	for i := range s.len() {
-		if size += a.ValueLen(s.at(i)); size >= pageBytes {
+		n := length(s.at(i))
+		if coded && n > maxDictText {
+			return i
+		}
+		if size += n; size >= pageBytes {
 			return i + 1
 		}
 	}
@@ -189,7 +208,6 @@ func takeInts[T ~int64](c *columnWriter, s span, from []T) {
 		}
 	}
 	p.stats.ints(p.int64s[at:])
-	c.numbers(p.int64s[at:])
 }
 
 func takeInt32s[T ~int32](c *columnWriter, s span, from []T) {
@@ -203,7 +221,6 @@ func takeInt32s[T ~int32](c *columnWriter, s span, from []T) {
 
 func (c *columnWriter) takeDecimals(s span, a *array.Decimal128) {
 	p, values := &c.page, a.Values()
-	at := len(p.int64s)
 	for i := range s.len() {
 		v := values[s.at(i)]
 		if c.physical == format.Int64 {
@@ -213,17 +230,6 @@ func (c *columnWriter) takeDecimals(s span, a *array.Decimal128) {
 			p.fixed = binary.BigEndian.AppendUint64(p.fixed, v.LowBits())
 		}
 		p.stats.decimal(v)
-	}
-	c.numbers(p.int64s[at:])
-}
-
-// numbers are values that the dictionary numbers, if there is one.
-func (c *columnWriter) numbers(values []int64) {
-	if c.dict == nil || c.dictFull {
-		return
-	}
-	for _, v := range values {
-		c.page.codes = append(c.page.codes, c.dict.number(v))
 	}
 }
 
@@ -275,22 +281,30 @@ func (c *columnWriter) see(code int32, v string) {
 	}
 }
 
-// takeCodes numbers each entry of a dictionary once.
-func (c *columnWriter) takeCodes(s span, a *array.Dictionary) error {
+// openSource returns the codes of an array, and keeps the texts that they stand for as the column's source.
+func (c *columnWriter) openSource(a *array.Dictionary) ([]int32, error) {
 	indices, ok := a.Indices().(*array.Int32)
 	data, _ := a.Data().Dictionary().(*array.Data)
 	if !ok || data == nil || data.DataType().ID() != arrow.STRING {
-		return fmt.Errorf("%s: %w", a.DataType(), errColumnType)
+		return nil, fmt.Errorf("%s: %w", a.DataType(), errColumnType)
 	}
 	// (Not a.Dictionary(): it is made on the first call, and other writers may hold the same record.)
-	from := &c.source
-	if from.data != data {
+	if from := &c.source; from.data != data {
 		from.data, from.strings, from.codes = data, array.NewStringData(data), from.codes[:0]
 		for range from.strings.Len() {
 			from.codes = append(from.codes, -1)
 		}
 	}
-	at := indices.Int32Values()
+	return indices.Int32Values(), nil
+}
+
+// takeCodes numbers each entry of a dictionary once.
+func (c *columnWriter) takeCodes(s span, a *array.Dictionary) error {
+	at, err := c.openSource(a)
+	if err != nil {
+		return err
+	}
+	from := &c.source
 	if c.dict == nil || c.dictFull {
 		for i := range s.len() {
 			c.text(from.strings.Value(int(at[s.at(i)])))

@@ -15,6 +15,7 @@ const (
 	rowGroupRows = 512 << 10
 	pageBytes    = 1 << 20 // a page of long strings ends earlier
 	maxDictBytes = 1 << 20 // a string column with a larger dictionary goes on without one
+	maxDictText  = 2 << 10 // and one that meets a longer text: ClickHouse makes room for the average entry in every row that it reads
 )
 
 // parquetSchema is the schema of a type's data files. Parquet groups are unordered for us: columns are

@@ -167,8 +167,11 @@ func TestOpenAPIDescribesEveryRoute(t *testing.T) {
 			t.Errorf("%s %s: %+v", method, path, op)
 		}
 	}
-	if len(doc.Paths) != 7 || doc.OpenAPI != "3.1.0" {
-		t.Errorf("OpenAPI %s with %d paths; want 3.1.0 with 7", doc.OpenAPI, len(doc.Paths))
+	if tail := doc.Paths["/v1/views/{view}/tail"]["get"]; tail.Responses["200"].Content["text/event-stream"] == nil {
+		t.Errorf("get /v1/views/{view}/tail: %+v", tail)
+	}
+	if len(doc.Paths) != 8 || doc.OpenAPI != "3.1.0" {
+		t.Errorf("OpenAPI %s with %d paths; want 3.1.0 with 8", doc.OpenAPI, len(doc.Paths))
 	}
 }
 

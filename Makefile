@@ -58,8 +58,9 @@ demo: setup build ## three million flights through both layers; stays up afterwa
 	$(BIN) demo $(ARGS)
 
 # Where goroutines share memory, which the race detector looks at. It makes everything several times
-# slower, and the other packages share none. What takes longest goes first.
-RACE := ./cmd/watershed ./batch/... ./speed ./serving/... ./internal/eventlog ./internal/devserver/... ./internal/faultproxy
+# slower; the other packages share none, and the command, whose scripts start dozens of processes, wires
+# these. What takes longest goes first.
+RACE := ./batch/... ./speed ./serving/... ./internal/eventlog ./internal/devserver/... ./internal/faultproxy
 
 # The pointer checks that come with the race detector end the process where parquet-go, on a damaged
 # file, would only panic, which history turns into an error. Garbage is collected more seldom than usual:
@@ -68,7 +69,7 @@ test: go cc setup ## every test, on real engines; with the race detector where g
 	@dir=$$(mktemp -d -p "$$(internal/devserver/devtest/scratch.sh)" watershed-test.XXXXXX) && trap 'rm -rf "$$dir"' EXIT && \
 	  echo "tests write below $$dir" && export GOTMPDIR="$${GOTMPDIR:-$${TMPDIR:-/tmp}}" TMPDIR="$$dir" CGO_ENABLED=1 GOGC=400 && \
 	  $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 14m $(RACE) && \
-	  $(GO) test -p 3 -timeout 14m ./internal/faults $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
+	  $(GO) test -p 3 -timeout 14m ./internal/faults ./cmd/watershed $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
 	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
 
 lint: go ## gofmt, go vet, and the import table

@@ -29,6 +29,7 @@ func TestComposeRuns(t *testing.T) {
 	nats := composeNATS(t, c, filepath.Join(dir, "nats"))
 	native, httpAddr := composeClickHouse(t, c, filepath.Join(dir, "clickhouse"))
 	listen := freeAddress(t)
+	admin := map[string]string{"worker": freeAddress(t), "endpoint": freeAddress(t)}
 	env := func(service string) []string {
 		replace := strings.NewReplacer(
 			"${NATS_PASSWORD:?set NATS_PASSWORD}@nats:4222", "nats-password-0123@"+nats,
@@ -36,6 +37,7 @@ func TestComposeRuns(t *testing.T) {
 			"${CLICKHOUSE_PASSWORD:?set CLICKHOUSE_PASSWORD}", "writer-password",
 			"${READER_PASSWORD:?set READER_PASSWORD}", "reader-password",
 			"${WATERSHED_TOKEN:?set WATERSHED_TOKEN}", "token-of-16-or-more",
+			"0.0.0.0:8485", admin[service],
 			"/data/history", filepath.Join(dir, "history"),
 		)
 		var out []string

@@ -207,7 +207,7 @@ func (r *rig) readBack(who int64, seq uint64, turn int) (notes, n int64, err err
 }
 
 // readBacks is how many writes TestReadYourWrites reads back: 10,000 with -args -readbacks 10000.
-var readBacks = flag.Int("readbacks", 1000, "writes that are read back")
+var readBacks = flag.Int("readbacks", 200, "writes that are read back")
 
 // TestReadYourWrites has clients write and read what they wrote, at the position that the write had:
 // every answer must have all that its client has written. Meanwhile two batches go live, and the worker is stopped and another

@@ -187,14 +187,20 @@ func TestTail(t *testing.T) {
 		t.Errorf("%+v after %d events; want %d, after %d or fewer", got, groups, sum, most)
 	}
 
-	// Who comes back misses nothing, and is not sent what it had.
+	// Who comes back misses nothing, and is not sent what it had; only 3, the last to change, may come
+	// again, as its values may have been ahead of the position.
 	id := all.id
 	all.leave()
 	note(1, 100)
 	again := r.listen("mine", fast, id)
-	got, groups = again.until(func(s shown) bool { return s.Dimensions.Who == 1 && s.Measures.Notes == 3 })
-	if got.Measures.N != 112 || groups != 1 {
-		t.Errorf("%+v among %d groups; want 112, and no group that has not changed", got, groups)
+	got, _ = again.until(func(s shown) bool {
+		if s.Dimensions.Who == 2 {
+			t.Errorf("%+v has not changed", s)
+		}
+		return s.Dimensions.Who == 1 && s.Measures.Notes == 3
+	})
+	if got.Measures.N != 112 {
+		t.Errorf("%+v; want 112", got)
 	}
 
 	// More groups than are wanted at once: it says so.

@@ -26,6 +26,7 @@ type batches struct {
 	arm  func() string                        // the crash places of the next run; nil: none
 	died func(said string, by syscall.Signal) // is told how each run ended, and what it said
 	wait time.Duration                        // for archiver and speed layer to pass the cut
+	push bool                                 // ClickHouse computes the slices
 
 	now chan struct{} // holds a token when the next run shall begin at once
 
@@ -79,6 +80,13 @@ func (b *batches) waiting(d time.Duration) {
 	b.wait = d
 }
 
+// pushing says whether ClickHouse computes the slices of the next runs.
+func (b *batches) pushing(push bool) {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	b.push = push
+}
+
 // run runs batches until ctx ends.
 func (b *batches) run(ctx context.Context) error {
 	defer b.log.Close()
@@ -106,7 +114,11 @@ func (b *batches) once(ctx context.Context, started func(*os.Process)) error {
 	if started == nil && b.arm != nil { // the gate is held
 		place = b.arm()
 	}
-	cmd := command(b.bin, []string{"batch", "--json", "--wait", b.wait.String()}, b.env, place)
+	args := []string{"batch", "--json", "--wait", b.wait.String()}
+	if b.push {
+		args = append(args, "--engine", "clickhouse")
+	}
+	cmd := command(b.bin, args, b.env, place)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if ctx.Err() != nil {

@@ -28,6 +28,7 @@ func scenes() []scene {
 		{"a type is widened", []string{"history.widened"}, (*walk).widen},
 		{"a type is added", []string{"history.begun"}, (*walk).add},
 		{"a date has many groups", []string{"store.slice-condensed"}, (*walk).manyGroups},
+		{"ClickHouse computes the slices", []string{"store.slices-pushed"}, (*walk).push},
 		{"dead letters are replayed", []string{"eventlog.deadletter-replayed", "eventlog.deadletter-removed"}, (*walk).replay},
 		{"import and publish", []string{"history.import-written", "eventlog.publisher-sent"}, (*walk).commands},
 		{"many cuts", []string{"history.checkpoint", "durable.renamed"}, (*walk).cuts},
@@ -144,6 +145,16 @@ func (w *walk) manyGroups(ctx context.Context) error {
 		return fmt.Errorf("import %s: %w: %s", path, err, out)
 	}
 	if err := errors.Join(w.l.batch.complete(ctx), w.met(ctx, true, "store.slice-condensed"), w.l.batch.complete(ctx)); err != nil {
+		return err
+	}
+	return w.l.verified(ctx, "batch")
+}
+
+// push has ClickHouse compute what is new, until a batch has died behind that.
+func (w *walk) push(ctx context.Context) error {
+	w.l.batch.pushing(true)
+	defer w.l.batch.pushing(false)
+	if err := errors.Join(w.l.batch.complete(ctx), w.met(ctx, true, "store.slices-pushed"), w.l.batch.complete(ctx)); err != nil {
 		return err
 	}
 	return w.l.verified(ctx, "batch")

@@ -17,7 +17,7 @@ JSON        ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: bench-batch bench-speed upgrade help setup build demo test lint bench fuzz faults year model clean go cc
+.PHONY: bench-batch race bench-speed upgrade help setup build demo test lint bench fuzz faults year model clean go cc
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,10 +57,10 @@ build: go ## build bin/watershed
 demo: setup build ## three million flights through both layers; stays up afterwards (ARGS=--exit: leaves)
 	$(BIN) demo $(ARGS)
 
-# Where goroutines share memory, which the race detector looks at. It makes everything several times
-# slower; the other packages share none, and the command, whose scripts start dozens of processes, wires
-# these. What takes longest goes first.
-RACE := ./batch/... ./speed ./serving/... ./internal/eventlog ./internal/devserver/... ./internal/faultproxy
+# Where goroutines share memory, which the race detector looks at in every run. It makes everything several
+# times slower, so the command, whose scripts start dozens of processes, and history, which shares little, are
+# looked at by `make race` alone. What takes longest goes first.
+RACE := ./batch ./speed ./serving/... ./internal/eventlog ./internal/devserver/... ./internal/faultproxy
 
 # The pointer checks that come with the race detector end the process where parquet-go, on a damaged
 # file, would only panic, which history turns into an error. Garbage is collected more seldom than usual:
@@ -69,8 +69,11 @@ test: go cc setup ## every test, on real engines; with the race detector where g
 	@dir=$$(mktemp -d -p "$$(internal/devserver/devtest/scratch.sh)" watershed-test.XXXXXX) && trap 'rm -rf "$$dir"' EXIT && \
 	  echo "tests write below $$dir" && export GOTMPDIR="$${GOTMPDIR:-$${TMPDIR:-/tmp}}" TMPDIR="$$dir" CGO_ENABLED=1 GOGC=400 && \
 	  $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 14m $(RACE) && \
-	  $(GO) test -p 3 -timeout 14m ./internal/faults ./cmd/watershed $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
+	  $(GO) test -p 3 -timeout 14m ./internal/faults ./cmd/watershed ./batch/history $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
 	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
+
+race: go cc setup ## every test with the race detector (half an hour)
+	CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 60m ./...
 
 lint: go ## gofmt, go vet, and the import table
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }

@@ -78,6 +78,7 @@ var Places = [...]string{
 	"store.sealed",
 	"store.slice-condensed",
 	"store.slices-inserted",
+	"store.slices-pushed",
 	"store.slices-registered",
 	"store.speed-inserted",
 	"store.system-table-made",

@@ -58,7 +58,7 @@ func clickhouseValue(f schemas.Field) string {
 	case schemas.Bool:
 		text = "toString(toUInt8(" + f.Name + "))"
 	case schemas.Float64:
-		text = "hex(reinterpretAsUInt64(assumeNotNull(" + f.Name + ")))"
+		text = "toString(reinterpretAsUInt64(assumeNotNull(" + f.Name + ")))"
 	case schemas.Timestamp:
 		text = "toString(toUnixTimestamp64Micro(" + f.Name + "))"
 	case schemas.Date:
@@ -80,7 +80,7 @@ func ourValue(col arrow.Array, i int) string {
 	case *array.Boolean:
 		return map[bool]string{true: "1", false: "0"}[a.Value(i)]
 	case *array.Float64:
-		return fmt.Sprintf("%X", floatBits(a.Value(i)))
+		return fmt.Sprint(floatBits(a.Value(i)))
 	case *array.Timestamp:
 		return fmt.Sprint(int64(a.Value(i)))
 	case *array.Date32:

@@ -144,7 +144,14 @@ func (c *columnStats) encoded() (lo, hi []byte, ok bool) {
 	case schemas.Bool:
 		return []byte{byte(c.minInt)}, []byte{byte(c.maxInt)}, true
 	case schemas.Float64:
-		return encode64(math.Float64bits(c.minFloat)), encode64(math.Float64bits(c.maxFloat)), true
+		lo, hi := c.minFloat, c.maxFloat
+		if lo == 0 { // Parquet: some readers take -0 for less than 0
+			lo = math.Copysign(0, -1)
+		}
+		if hi == 0 {
+			hi = 0
+		}
+		return encode64(math.Float64bits(lo)), encode64(math.Float64bits(hi)), true
 	case schemas.Decimal:
 		if c.typ.Precision > 18 {
 			return encode128(c.minDec), encode128(c.maxDec), true

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/apache/arrow/go/v15/arrow"
+
 	"watershed/schemas"
 )
 
@@ -16,7 +18,7 @@ import (
 // checked and appended as a whole; only for rows that do not fit is it gone through again.
 
 const (
-	maxArrowText = 64 << 20 // bytes of text in a message, every use of a dictionary's entry counted
+	maxArrowText = 64 << 20 // bytes of text in a message of the log, every use of a dictionary's entry counted
 	maxColumns   = 4096
 	maxBad       = 64 << 10 // rows of a batch that are refused one by one
 )
@@ -35,15 +37,22 @@ type stream struct {
 	columns []source
 	dicts   map[int64]*texts // dictionaries by id
 	sources []*source        // of the decoder's columns, nil where the stream has none
-	rows    int              // of the batches read
-	text    int              // bytes of strings appended
+	parts   *ArrowParts      // nil: it is taken as a whole, not by take
+	take    func(arrow.Record, []schemas.Reject) error
+	rows    int // of the batches read
+	text    int // bytes of strings appended
+	maxText int
 	rejects []schemas.Reject
 	letters int // bytes of the rejects' payloads
 }
 
+func newStream(d *Decoder, seq uint64) *stream {
+	return &stream{d: d, seq: seq, dicts: make(map[int64]*texts), sources: make([]*source, len(d.cols))}
+}
+
 // arrow appends the rows of a message that is an Arrow stream.
 func (d *Decoder) arrow(payload []byte, seq uint64) []schemas.Reject {
-	s := &stream{d: d, seq: seq, dicts: make(map[int64]*texts), sources: make([]*source, len(d.cols))}
+	s := newStream(d, seq)
 	before, bytes := d.rows, d.bytes
 	err := s.read(payload)
 	if err == nil && s.rows == 0 {
@@ -213,43 +222,53 @@ func (s *stream) records(head *flat, table int, body []byte) error {
 			return fmt.Errorf("column %s: %w", clip(c.name), err)
 		}
 	}
-	n, text := b.rows, s.text
+	if s.parts != nil {
+		err = s.inParts(b.rows)
+	} else {
+		err = s.span(0, b.rows)
+	}
+	s.rows += b.rows
+	return err
+}
+
+// span appends the rows of the batch at hand, from one to before another, that fit, and rejects the others.
+func (s *stream) span(from, to int) error {
+	text := s.text
 	bad := make(map[int]string)
-	if err := s.append(n, nil, bad); err != nil {
+	if err := s.append(from, to, nil, bad); err != nil {
 		return err
 	}
 	if len(bad) > 0 { // once more, without those rows
 		s.d.truncate(s.d.rows)
 		s.text = text
-		if err := s.reject(n, bad); err != nil {
+		if err := s.reject(from, to, bad); err != nil {
 			return err
 		}
-		if err := s.append(n, bad, nil); err != nil {
+		if err := s.append(from, to, bad, nil); err != nil {
 			return err
 		}
 	}
-	for r := range n {
+	for r := from; r < to; r++ {
 		if _, is := bad[r]; !is {
 			s.d.seqs = append(s.d.seqs, int64(s.seq))
 			s.d.rowNums = append(s.d.rowNums, int32(s.rows+r))
 			s.d.rows++
 		}
 	}
-	s.rows += n
 	return nil
 }
 
-// append appends n rows of all columns but those to be skipped, and notes why others do not fit.
-func (s *stream) append(n int, skip, bad map[int]string) error {
+// append appends rows of all columns but those to be skipped, and notes why others do not fit.
+func (s *stream) append(first, end int, skip, bad map[int]string) error {
 	for i := range s.d.cols {
 		c, from := &s.d.cols[i], s.sources[i]
 		if from == nil { // optional, or the schema would not have been taken
-			for range n - len(skip) {
+			for range end - first - len(skip) {
 				c.appendNull()
 			}
 			continue
 		}
-		to := target{s: s, c: c, from: from, n: n, skip: skip, bad: bad}
+		to := target{s: s, c: c, from: from, first: first, end: end, skip: skip, bad: bad}
 		if err := to.append(); err != nil {
 			return fmt.Errorf("field %s: %w", c.name, err)
 		}
@@ -265,11 +284,16 @@ func (s *stream) tooMany(bad map[int]string) error {
 	return fmt.Errorf("%d rows of a batch or more do not fit, too many to keep one by one; row %d: %s", len(bad), s.rows+first, bad[first])
 }
 
-// reject makes rejects of rows, each as JSON. Many large ones are refused with their message.
-func (s *stream) reject(n int, bad map[int]string) error {
-	for r := range n {
+// reject makes rejects of rows, each as JSON unless the stream is taken in parts. Many large ones are refused with
+// their message.
+func (s *stream) reject(from, to int, bad map[int]string) error {
+	for r := from; r < to; r++ {
 		reason, is := bad[r]
 		if !is {
+			continue
+		}
+		if s.parts != nil {
+			s.rejects = append(s.rejects, s.d.reject(nil, s.seq, s.rows+r, reason, Format{}))
 			continue
 		}
 		line := s.line(r)

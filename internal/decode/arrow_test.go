@@ -297,6 +297,36 @@ func TestArrowSchemas(t *testing.T) {
 	f("compressed", []ipc.Option{ipc.WithZstd()}, id, at)
 }
 
+// sameInParts fails the test unless a stream that is read in parts has the same events, and the same others.
+func sameInParts(t *testing.T, ev *schemas.Event, stream []byte, want [][]string, rejects []schemas.Reject) {
+	t.Helper()
+	var got [][]string
+	var bad []int
+	read := func(take func(arrow.Record, []schemas.Reject) error) error {
+		// A message may have 64 MiB of text, and this as much: no row is refused for its texts alone.
+		return decode.New(ev, decode.Limits{}).ReadArrow(stream, logTime, decode.ArrowParts{Row: 64 << 20, Text: 64 << 20}, take)
+	}
+	bounded.Run(t, func() { _ = read(func(arrow.Record, []schemas.Reject) error { return nil }) })
+	err := read(func(rec arrow.Record, rejects []schemas.Reject) error {
+		got = append(got, values(ev, rec)...)
+		for _, r := range rejects {
+			bad = append(bad, r.Row)
+		}
+		return nil
+	})
+	if len(rejects) > 0 && rejects[0].Row < 0 {
+		return // some are refused whole that can be read in parts
+	}
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) || len(bad) != len(rejects) {
+		t.Fatalf("in parts: %v, %d events and %d others; want %d and %d", err, len(got), len(bad), len(want), len(rejects))
+	}
+	for i, r := range rejects {
+		if r.Row != bad[i] {
+			t.Errorf("in parts row %d does not fit; want %d", bad[i], r.Row)
+		}
+	}
+}
+
 func FuzzArrow(f *testing.F) {
 	rnd := rand.New(rand.NewPCG(7, 8))
 	strict, loose := everyType(), lenient()
@@ -318,6 +348,7 @@ func FuzzArrow(f *testing.F) {
 			rec := d.Record()
 			all := values(ev, rec)
 			rec.Release()
+			sameInParts(t, ev, message, all, rejects)
 			for i, r := range rejects {
 				if r.Row < 0 && len(all) > 0 {
 					t.Errorf("%d rows of a message that was refused: %s", len(all), r.Reason)
@@ -358,7 +389,7 @@ func TestArrowIsBounded(t *testing.T) {
 			}
 		})
 	}
-	f("the texts of a message", strings.Repeat("x", 500<<10), logTime, 200)
+	f("too much text", strings.Repeat("x", 500<<10), logTime, 200)
 	f("too many", "x", time.Unix(0, 0), 100_000)
 	f("too many", strings.Repeat("x", 100<<10), time.Unix(0, 0), 500)
 }

@@ -13,12 +13,12 @@ import (
 
 // A target appends one column of a batch to one of the decoder's.
 type target struct {
-	s    *stream
-	c    *column
-	from *source
-	n    int
-	skip map[int]string // rows to leave out
-	bad  map[int]string // takes the rows that do not fit, and why
+	s          *stream
+	c          *column
+	from       *source
+	first, end int            // rows
+	skip       map[int]string // rows to leave out
+	bad        map[int]string // takes the rows that do not fit, and why
 }
 
 // refuse notes why a row does not fit. It gets some value in the column all the same.
@@ -30,7 +30,7 @@ func (t *target) refuse(r int, format string, args ...any) {
 
 // append appends all rows, and a null flag for each if the column is optional.
 func (t *target) append() error {
-	for r := range t.n {
+	for r := t.first; r < t.end; r++ {
 		if len(t.bad) > maxBad {
 			return nil
 		}
@@ -116,10 +116,13 @@ func (t *target) text(r int) error {
 	if err != nil {
 		return err
 	}
-	if t.s.text += len(b); t.s.text > maxArrowText {
-		return fmt.Errorf("the texts of a message take more than %d bytes", maxArrowText)
+	if t.s.parts == nil { // else it was counted before
+		if t.s.text += len(b); t.s.text > maxArrowText {
+			return fmt.Errorf("%w: more than %d bytes", ErrArrowText, maxArrowText)
+		}
 	}
-	remember := entry >= 0 && entry < maxKnown && !c.text.plain
+	// The decoder's numbers are those of one record: a stream in parts becomes several.
+	remember := entry >= 0 && entry < maxKnown && !c.text.plain && t.s.parts == nil
 	if remember && entry < len(from.known) && from.known[entry] > 0 {
 		c.text.codes = append(c.text.codes, from.known[entry]-1)
 		return nil

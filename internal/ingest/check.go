@@ -143,7 +143,10 @@ func (in *Ingest) check(ctx context.Context, c *checker, f format, body []byte, 
 	}
 	d := c.take()
 	defer c.giveBack(d)
-	k := &check{d: d, now: time.Now(), largest: in.largest, result: result}
+	k := &check{d: d, now: time.Now(), largest: in.largest, most: in.cfg.MaxBody, result: result}
+	if f.arrow {
+		return k.arrow(c.event, body, held)
+	}
 	if !f.plain {
 		return k.rewrite(c.event, f.as, body, held)
 	}
@@ -176,6 +179,7 @@ type check struct {
 	d       *decode.Decoder
 	now     time.Time
 	largest int
+	most    int64 // bytes of rows that are written anew
 	result  *Result
 	row     int    // number of the next row
 	rows    []byte // that fit; over the part of the body that has been checked, if its lines are taken as they are

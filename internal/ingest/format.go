@@ -9,6 +9,7 @@ import (
 
 // A format says how a body is read.
 type format struct {
+	arrow bool          // it is an Arrow stream; what follows is about JSON
 	split bool          // it is a JSON value, or an array of them; else they are lines already
 	as    decode.Format // of a line
 	plain bool          // a line is an event as the log has it; else it is rewritten as one
@@ -31,7 +32,7 @@ func formatOf(header func(string) string) (format, error) {
 		as, err = decode.FormatOf(func(string) string { return decode.CloudEvent })
 		return format{split: true, as: as}, err
 	case media == decode.ArrowStream:
-		return format{}, &MediaTypeError{fmt.Errorf("%s is not taken over HTTP: want %s, %s, %s or %s", media, decode.NDJSON, decode.JSON, decode.CloudEvent, decode.CloudEventBatch)}
+		return format{arrow: true}, nil
 	}
 	return format{split: true, as: as}, nil
 }

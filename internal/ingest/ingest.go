@@ -24,6 +24,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,6 +32,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -178,6 +180,7 @@ func (in *Ingest) Accept(ctx context.Context, r Request) (Result, error) {
 	}
 	result := Result{Bytes: int64(len(body))}
 	rows, err := in.check(ctx, types, format, body, held, &result)
+	slices.SortStableFunc(result.Rows, func(a, b Row) int { return cmp.Compare(a.Row, b.Row) }) // some are found late
 	if err != nil {
 		return result, err
 	}

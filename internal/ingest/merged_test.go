@@ -77,7 +77,7 @@ func body(t *rapid.T, ids []int) ingest.Request {
 	}
 	var headers []string
 	text := strings.Join(events, "\n")
-	shapes := []string{"ndjson", "none", "array", "batch"}
+	shapes := []string{"ndjson", "none", "array", "batch", "arrow"}
 	if len(ids) == 1 {
 		shapes = append(shapes, "json", "structured", "binary")
 	}
@@ -88,6 +88,8 @@ func body(t *rapid.T, ids []int) ingest.Request {
 		headers, text = []string{"Content-Type: application/json"}, "["+strings.Join(events, ", ")+"]"
 	case "batch":
 		headers, text = []string{"Content-Type: application/cloudevents-batch+json"}, "["+strings.Join(envelopes, ",\n")+"]"
+	case "arrow":
+		headers, text = []string{arrow}, arrowStream(t, hit(), text, 100)
 	case "json":
 		headers = []string{"Content-Type: application/json"}
 	case "structured":

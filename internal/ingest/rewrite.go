@@ -40,14 +40,25 @@ func (k *check) rewrite(ev *schemas.Event, f decode.Format, lines []byte, held *
 func (k *check) take(ev *schemas.Event, held *hold) error {
 	rec := k.d.Record()
 	defer rec.Release()
+	err := k.write(ev, rec, func(i int) int { return k.waiting[i] }, held)
+	k.waiting = k.waiting[:0]
+	return err
+}
+
+// write writes the events of a record behind the others; row is the number of each in the body. The same events become
+// the same lines, however they came.
+func (k *check) write(ev *schemas.Event, rec arrow.Record, row func(i int) int, held *hold) error {
 	for i := range int(rec.NumRows()) {
 		k.line = appendEvent(k.line[:0], ev, rec, i)
 		if len(k.line) > k.largest {
-			k.refuse(k.waiting[i], "", tooLarge(len(k.line), k.largest))
+			k.refuse(row(i), "", tooLarge(len(k.line), k.largest))
 			continue
 		}
+		if int64(len(k.rows)+len(k.line)) > k.most {
+			return &TooLargeError{Limit: k.most, Unpacked: true}
+		}
 		if free := cap(k.rows) - len(k.rows); free < len(k.line) {
-			more := max(len(k.line)-free, cap(k.rows))
+			more := min(max(len(k.line)-free, cap(k.rows)), int(k.most)-cap(k.rows))
 			if err := held.grow(bodyCost * int64(more)); err != nil {
 				return err
 			}
@@ -56,7 +67,6 @@ func (k *check) take(ev *schemas.Event, held *hold) error {
 		k.rows = append(k.rows, k.line...)
 		k.result.Accepted++
 	}
-	k.waiting = k.waiting[:0]
 	return nil
 }
 

@@ -48,8 +48,6 @@ func TestCloudEvents(t *testing.T) {
 	w.holds(t, 0, next)
 	_, err = w.Accept(w.ctx, request(line(1), "ce-id: 1"))
 	failsAs[*ingest.MediaTypeError](t, err)
-	_, err = w.Accept(w.ctx, request("x", "Content-Type: application/vnd.apache.arrow.stream"))
-	failsAs[*ingest.MediaTypeError](t, err)
 }
 
 // TestRewrittenValues: what is written anew has the values that it had, of every type.
@@ -95,16 +93,19 @@ func TestRewrittenValues(t *testing.T) {
 	r = request("["+strings.Join(enveloped, ",")+"]", "Content-Type: application/cloudevents-batch+json")
 	r.Type = "value"
 	second := w.accept(t, r)
-	if first.Accepted != id || second.Accepted != id {
-		t.Errorf("%d and %d events accepted; want %d", first.Accepted, second.Accepted, id)
+	r = request(arrowStream(t, ev, strings.Join(plain, "\n"), 7), arrow)
+	r.Type = "value"
+	third := w.accept(t, r)
+	if first.Accepted != id || second.Accepted != id || third.Accepted != id {
+		t.Errorf("%d, %d and %d events accepted; want %d", first.Accepted, second.Accepted, third.Accepted, id)
 	}
 	rows := w.recorded(t, "value", last.Position)
-	if len(rows) != 2*id {
-		t.Fatalf("%d events in the log; want %d", len(rows), 2*id)
+	if len(rows) != 3*id {
+		t.Fatalf("%d events in the log; want %d", len(rows), 3*id)
 	}
 	for i := range id {
-		if rows[i] != rows[id+i] {
-			t.Errorf("%s\nbecame %s; want %s", plain[i], rows[id+i], rows[i])
+		if rows[i] != rows[id+i] || rows[i] != rows[2*id+i] {
+			t.Errorf("%s\nbecame %s in an envelope and %s by Arrow; want %s", plain[i], rows[id+i], rows[2*id+i], rows[i])
 		}
 	}
 }

@@ -54,7 +54,8 @@
 // # Events
 //
 // POST /v1/events/{type} takes events in: application/x-ndjson (so too without a Content-Type), application/json (an
-// event, or an array of them), CloudEvents 1.0 (application/cloudevents+json, -batch+json, or ce- headers), each also with
+// event, or an array of them), CloudEvents 1.0 (application/cloudevents+json, -batch+json, or ce- headers) and Arrow streams
+// (application/vnd.apache.arrow.stream, columns by the fields' names; up to 16 MiB as lines of JSON, too), each also with
 // Content-Encoding gzip or zstd; 8 MiB as they are sent and 16 MiB unpacked. 202 comes when the log has acknowledged
 // them, with {"accepted", "rejected", "position"} and the position as Watershed-Position, which a query takes as
 // Watershed-Min-Position.

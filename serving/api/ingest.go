@@ -10,8 +10,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.opentelemetry.io/otel/trace"
 
 	"watershed/internal/ingest"
+	"watershed/internal/traces"
 )
 
 // eventsPath is where events are taken in; the type follows. What may be asked there is decided by tokens of its own.
@@ -36,6 +38,8 @@ func (a *api) ingestRoute(h huma.API, operation func(id, method, path, summary s
 		"application/json":                   {Schema: &huma.Schema{Description: "An event, or an array of events"}, Example: []any{map[string]any{"id": "x1", "time": "2001-07-01T08:00:00Z", "origin": "SFO", "destination": "JFK", "delay": 3, "distance": 2586}}},
 		"application/cloudevents+json":       text(envelope),
 		"application/cloudevents-batch+json": text("[" + envelope + "]"),
+		"application/vnd.apache.arrow.stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary",
+			Description: "An Arrow IPC stream whose columns are the event's fields, by their names"}},
 	}}
 }
 
@@ -78,6 +82,7 @@ func (a *api) publishEvents(ctx context.Context, in *ingestInput) (out *ingestOu
 	if result, err = a.deps.Ingest.Accept(ctx, r); err != nil {
 		return nil, a.ingestProblem(err)
 	}
+	trace.SpanFromContext(ctx).SetAttributes(traces.Type.String(in.Type), traces.Events.Int(result.Accepted), traces.Position.Int64(int64(result.Position)))
 	out = &ingestOutput{Position: strconv.FormatUint(result.Position, 10)}
 	out.Body.Accepted, out.Body.Rejected, out.Body.Position, out.Body.Rows = result.Accepted, result.Rejected, result.Position, result.Rows
 	return out, nil

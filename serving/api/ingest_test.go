@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/ipc"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+
 	"watershed/internal/devserver/devtest"
 	"watershed/internal/eventlog"
 	"watershed/internal/ingest"
@@ -21,7 +27,10 @@ import (
 	"watershed/serving/api"
 )
 
-const lines = "application/x-ndjson"
+const (
+	lines       = "application/x-ndjson"
+	arrowStream = "application/vnd.apache.arrow.stream"
+)
 
 // gates is an event type of its own, which the world's views are not of.
 func gates() schemas.Set {
@@ -103,6 +112,30 @@ func acceptedIn(t testing.TB, got response) accepted {
 	return a
 }
 
+// gatesAsArrow are events now, as an Arrow stream; one without an id has none.
+func gatesAsArrow(t testing.TB, ids ...string) string {
+	t.Helper()
+	schema := arrow.NewSchema([]arrow.Field{{Name: "time", Type: arrow.FixedWidthTypes.Timestamp_ms}, {Name: "id", Type: arrow.BinaryTypes.String, Nullable: true}}, nil)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	for _, id := range ids {
+		b.Field(0).(*array.TimestampBuilder).Append(arrow.Timestamp(time.Now().UnixMilli()))
+		if id == "" {
+			b.Field(1).AppendNull()
+		} else {
+			b.Field(1).(*array.StringBuilder).Append(id)
+		}
+	}
+	rec := b.NewRecord()
+	defer rec.Release()
+	var out bytes.Buffer
+	w := ipc.NewWriter(&out, ipc.WithSchema(schema))
+	if err := errors.Join(w.Write(rec), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
 func TestPublishOverHTTP(t *testing.T) {
 	w := receiver(t, api.Config{}, ingest.Config{}, 64<<20)
 	if a := acceptedIn(t, w.post(t, "/v1/events/gate", lines, gate(1)+"\n"+gate(2))); a.Accepted != 2 || a.Rejected != 0 || a.Rows != nil {
@@ -123,6 +156,12 @@ func TestPublishOverHTTP(t *testing.T) {
 	info, err := w.log.Info(t.Context())
 	if err != nil || info.Last != first.Position {
 		t.Errorf("the log ends at %d, %v; want %d", info.Last, err, first.Position)
+	}
+	if p := problemIn(t, w.post(t, "/v1/events/gate", arrowStream, gatesAsArrow(t, "g6", ""))); p.Code != api.EventsRefused || len(p.Rows) != 1 || p.Rows[0] != (ingest.Row{Row: 1, Field: "id", Reason: "null, but not optional"}) {
+		t.Errorf("got %+v; want row 1 refused", p)
+	}
+	if a := acceptedIn(t, w.post(t, "/v1/events/gate?partial=true", arrowStream, gatesAsArrow(t, "g7", ""))); a.Accepted != 1 || a.Rejected != 1 {
+		t.Errorf("got %+v; want one accepted", a)
 	}
 	mixed := gate(4) + "\n{}\n" + gate(5)
 	if p := problemIn(t, w.post(t, "/v1/events/gate", lines, mixed)); p.Code != api.EventsRefused || p.Rejected != 1 || len(p.Rows) != 1 || p.Rows[0] != (ingest.Row{Row: 1, Field: "id", Reason: "missing"}) {
@@ -146,14 +185,15 @@ func TestPublishOverHTTP(t *testing.T) {
 	f(api.UnsupportedMediaType, w.post(t, "/v1/events/gate", lines, gate(6), "Content-Encoding: br"))
 	f(api.BadRequest, w.post(t, "/v1/events/gate", lines, gate(6), "Content-Encoding: zstd"))
 	f(api.BadRequest, w.post(t, "/v1/events/gate", lines, " \n"))
+	f(api.BadRequest, w.post(t, "/v1/events/gate", arrowStream, gate(6)))
 	f(api.BodyTooLarge, w.post(t, "/v1/events/gate", lines, strings.Repeat(" ", 8<<20+1)))
 	f(api.BadParameter, w.post(t, "/v1/events/gate?partial=yes", lines, gate(6)))
 	f(api.BadParameter, w.post(t, "/v1/events/gate?Partial=true", lines, gate(6)))
 	f(api.MethodNotAllowed, w.get(t, "/v1/events/gate"))
 	f(api.Forbidden, w.post(t, "/v1/events/gate", lines, gate(6), "Sec-Fetch-Site: cross-site"))
 	metrics := w.get(t, "/metrics").body
-	for _, want := range []string{`watershed_ingest_events_total{type="gate"} 6`, `watershed_ingest_rejected_total{type="gate"} 2`,
-		`watershed_ingest_requests_total{status="202"} 4`, `watershed_ingest_requests_total{status="404"} 1`, "watershed_ingest_bytes_total ", "watershed_ingest_request_seconds_bucket"} {
+	for _, want := range []string{`watershed_ingest_events_total{type="gate"} 7`, `watershed_ingest_rejected_total{type="gate"} 4`,
+		`watershed_ingest_requests_total{status="202"} 5`, `watershed_ingest_requests_total{status="404"} 1`, "watershed_ingest_bytes_total ", "watershed_ingest_request_seconds_bucket"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics have no %s", want)
 		}

@@ -73,11 +73,14 @@ func (e *badMessageError) Unwrap() error { return e.err }
 func (b *builder) add(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	subject, payload := msg.Subject(), msg.Data()
 	if eventType, ok := strings.CutPrefix(subject, eventSubject); ok {
-		at := meta.Timestamp
-		if t, ok := loggedAt(msg.Headers()); ok {
-			at = t
+		at, header := meta.Timestamp, noHeader
+		if h := msg.Headers(); !isPlain(h) {
+			header = headerOf(h)
+			if t, ok := loggedAt(h); ok {
+				at = t
+			}
 		}
-		b.event(eventType, headerOf(msg.Headers()), payload, meta.Sequence.Stream, at)
+		b.event(eventType, header, payload, meta.Sequence.Stream, at)
 	} else if subject == markSubject {
 		// The end of a log that was to be begun anew, and was not.
 	} else if subject == cutSubject {

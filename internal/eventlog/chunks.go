@@ -137,7 +137,7 @@ func (c *Chunks) add(ctx context.Context, from *consumer, msg jetstream.Msg) {
 	}
 	err := from.check(&c.build, msg)
 	if err == nil {
-		err = c.build.add(msg, from.meta)
+		err = c.build.add(msg, &from.meta)
 	}
 	full := c.build.full()
 	if err != nil {

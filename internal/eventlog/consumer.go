@@ -32,8 +32,8 @@ const (
 // messages without acknowledgements. Whatever goes wrong with it, its reader goes on with a new
 // one from the last message that it has.
 type consumer struct {
-	delivered uint64 // by its own count, under Chunks.mu
-	meta      *jetstream.MsgMetadata
+	delivered uint64                // by its own count, under Chunks.mu
+	meta      jetstream.MsgMetadata // of the message at hand: its sequences, its timestamp and what is behind it
 	stop      sync.Once
 	stopped   chan struct{} // closed when it must not be used any more
 	err       error         // why; set before stopped is closed
@@ -50,9 +50,13 @@ func (k *consumer) fail(err error) {
 }
 
 // check makes sure that msg is the next message of the log.
-func (k *consumer) check(b *builder, msg jetstream.Msg) (err error) {
-	if k.meta, err = msg.Metadata(); err != nil {
-		return err
+func (k *consumer) check(b *builder, msg jetstream.Msg) error {
+	if !metaOf(msg.Reply(), &k.meta) {
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		k.meta = *meta
 	}
 	k.delivered++
 	if k.meta.Sequence.Consumer != k.delivered {
@@ -62,7 +66,7 @@ func (k *consumer) check(b *builder, msg jetstream.Msg) (err error) {
 	if seq == last+1 {
 		return nil
 	}
-	found := hashOf(msg.Subject(), k.meta, msg.Data())
+	found := hashOf(msg.Subject(), &k.meta, msg.Data())
 	if last == 0 {
 		return startsAt(msg.Subject(), found)
 	}

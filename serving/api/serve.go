@@ -21,6 +21,12 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	return a.serve(ctx, listener)
+}
+
+// serve serves what comes to a listener, which it closes.
+func (a *api) serve(ctx context.Context, listener net.Listener) error {
+	deps := &a.deps
 	// Requests outlive ctx by the grace time, then they end with this.
 	requests, breakOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer breakOff()
@@ -48,7 +54,7 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 		deps.Listening(listener.Addr().String())
 	}
 	name := "endpoint"
-	if cfg.Admin {
+	if a.config.Admin {
 		name = "admin port"
 	}
 	a.logger.Info(name+" is up", "addr", listener.Addr().String(), "tokens", len(a.tokens))
@@ -61,7 +67,7 @@ func Serve(ctx context.Context, cfg Config, deps Deps) error {
 	close(a.stopped)
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	err = server.Shutdown(end)
+	err := server.Shutdown(end)
 	if errors.Is(err, context.DeadlineExceeded) {
 		breakOff()
 		err = server.Close()

@@ -59,7 +59,9 @@ one runs with --gate off.`,
 			if _, err := a.checkStore(cmd.Context(), e); err != nil {
 				return err
 			}
-			report, err := a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
+			report, err := a.mended(cmd.Context(), e, func() (*batch.Report, error) {
+				return a.runBatch(cmd.Context(), e, cfg, a.newProgress("batch"))
+			})
 			if err == nil {
 				a.tidy(cmd.Context(), e)
 			}
@@ -78,7 +80,7 @@ one runs with --gate off.`,
 
 // runBatch runs one batch and shows its progress.
 func (a *app) runBatch(ctx context.Context, e *engines, cfg batch.Config, p *progress) (*batch.Report, error) {
-	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
+	cfg.History, cfg.App, cfg.Logger, cfg.Tracer = a.cfg.History, a.appID(), a.log, a.tracer()
 	defer p.done()
 	cfg.Progress = p.step
 	return batch.Run(ctx, e.log, e.db, cfg)

@@ -9,7 +9,9 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"watershed/batch"
 	"watershed/schemas"
+	"watershed/serving/store"
 )
 
 // ClickHouse is a cache of history and log. Here it is held against what the views rest on, and
@@ -30,7 +32,15 @@ func (a *app) checkStore(ctx context.Context, e *engines) (schemas.Damage, error
 
 // checkAgain is checkStore, but does not tell again what is known.
 func (a *app) checkAgain(ctx context.Context, e *engines, known string) (schemas.Damage, error) {
+	if err := a.mend(ctx, e); err != nil {
+		return schemas.Damage{}, err
+	}
 	damage, err := a.damage(ctx, e)
+	if isDamaged(err) {
+		if err = a.mend(ctx, e); err == nil {
+			damage, err = a.damage(ctx, e)
+		}
+	}
 	if err != nil || damage.None() {
 		return damage, err
 	}
@@ -77,8 +87,48 @@ func (a *app) damage(ctx context.Context, e *engines) (schemas.Damage, error) {
 	return damage, nil
 }
 
+// mend renews tables that ClickHouse cannot read any more, if it has said so of one: they count as lost
+// from then on. Until somebody writes them again, views that rest on them answer with an error.
+func (a *app) mend(ctx context.Context, e *engines) error {
+	if suspect, err := e.db.Suspect(ctx); err != nil || !suspect {
+		return err
+	}
+	found, err := e.db.Unreadable(ctx)
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return e.renew(ctx, found)
+}
+
+// renew renews damaged tables, with the terms that the log has counted.
+func (e *engines) renew(ctx context.Context, found []store.Unreadable) error {
+	return e.db.Renew(ctx, found, func(ctx context.Context, role string) (uint64, error) {
+		return e.log.Last(ctx, "term."+role)
+	})
+}
+
+// isDamaged reports whether ClickHouse could not read a table of ours.
+func isDamaged(err error) bool {
+	var damaged interface{ Damaged() bool }
+	return errors.As(err, &damaged) && damaged.Damaged()
+}
+
+// mended runs a batch, and once more if it has met a table that ClickHouse cannot read: that is renewed
+// before, and what it held is computed again.
+func (a *app) mended(ctx context.Context, e *engines, run func() (*batch.Report, error)) (*batch.Report, error) {
+	report, err := run()
+	if !isDamaged(err) {
+		return report, err
+	}
+	a.log.Error("batch: ClickHouse cannot read a table: it is renewed, and the batch begins again", "error", err)
+	if _, lookErr := a.checkStore(ctx, e); lookErr != nil {
+		return report, errors.Join(err, lookErr)
+	}
+	return run()
+}
+
 // heal rebuilds what ClickHouse has lost, until nothing is missing. It looks again whenever the
-// worker had to start over, and runs a batch too when views wait for one: after a repair has begun
+// worker had to start over or ClickHouse could not read a table, and runs a batch too when views wait for one: after a repair has begun
 // the log anew, or when the log was trimmed past them. damaged is what a look before the loops
 // began has found.
 func (l *loops) heal(ctx context.Context, damaged bool) {
@@ -93,7 +143,7 @@ func (l *loops) heal(ctx context.Context, damaged bool) {
 		}
 		wait = lookEvery
 		at := l.worker.Stats()
-		if !damaged && at.Restarts == seen && at.Stranded == 0 || l.held(ctx) {
+		if !l.e.db.MetDamage() && (!damaged && at.Restarts == seen && at.Stranded == 0 || l.held(ctx)) {
 			continue
 		}
 		lacking, err := l.lacking(ctx, &known)
@@ -105,7 +155,7 @@ func (l *loops) heal(ctx context.Context, damaged bool) {
 		switch now := time.Now(); {
 		case !damaged:
 			h = newHealing()
-		case l.pinned(ctx):
+		case l.held(ctx), l.pinned(ctx):
 		case now.Before(h.next):
 			wait = min(lookEvery, h.next.Sub(now))
 		default:

@@ -31,6 +31,7 @@ in this order; run it again after whatever interrupts it, or to see that all is 
      restored from an old copy) is begun anew behind all of them. What it has is published again;
      events that history has already count once all the same. Publishers are refused meanwhile.
   3. What ClickHouse lacks is computed again by ` + "`watershed up` or `watershed speed`" + `, without a hand.
+     Tables that it cannot read any more are dropped first, so that what they held is computed too.
 
 It starts the embedded engines of --dir if they do not run. Exit code 3 if something is left, or
 was lost: with what, and how much of it.`,
@@ -77,7 +78,8 @@ was lost: with what, and how much of it.`,
 }
 
 // A repair heals in the order in which one thing needs the other: history from the log, the log's
-// positions from history, ClickHouse from both.
+// positions from history, ClickHouse from both. But tables of ClickHouse that cannot be read come
+// first, since the log's positions are looked up there too.
 type repair struct {
 	a      *app
 	e      *engines
@@ -118,6 +120,9 @@ func (r *repaired) left() (n int) {
 
 func (r *repair) run(ctx context.Context) error {
 	r.report = repaired{DryRun: r.opts.DryRun, Found: []remedy{}}
+	if again, err := r.unreadable(ctx); err != nil || !again {
+		return err
+	}
 	// An attempt that was interrupted goes first: until then the log takes no events.
 	if err := r.resume(ctx); err != nil {
 		return err
@@ -155,6 +160,24 @@ func (r *repair) run(ctx context.Context) error {
 		}
 	}
 	return r.views(ctx)
+}
+
+// unreadable renews the tables that ClickHouse cannot read. What follows can be looked at only if it has.
+func (r *repair) unreadable(ctx context.Context) (on bool, err error) {
+	found, err := r.e.db.Unreadable(ctx)
+	if err != nil || len(found) == 0 {
+		return true, err
+	}
+	if !r.opts.DryRun {
+		if err := r.e.renew(ctx, found); err != nil {
+			return false, err
+		}
+	}
+	for _, u := range found {
+		r.report.Found = append(r.report.Found, remedy{Part: "views", Problem: fmt.Sprintf("ClickHouse cannot read table %s: %s", u.Table, u.Why),
+			Action: "dropped: what it held is computed again from history and log", Done: !r.opts.DryRun})
+	}
+	return !r.opts.DryRun, nil
 }
 
 // resume ends what an earlier repair has begun and not ended.

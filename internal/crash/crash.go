@@ -71,6 +71,8 @@ var Places = [...]string{
 	"store.build-saved",
 	"store.builds-dropped",
 	"store.condemned",
+	"store.damaged-dropped",
+	"store.damaged-exchanged",
 	"store.flipped",
 	"store.partitions-dropped",
 	"store.plan-table-made",

@@ -72,6 +72,7 @@ func allFaults() []fault {
 		fault{name: "two workers", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoWorkers(ctx) }},
 		fault{name: "two batches", promised: soon, do: func(ctx context.Context, l *life) error { return l.twoBatches(ctx) }},
 		fault{name: "clickhouse emptied", measured: true, do: func(ctx context.Context, l *life) error { return l.emptyClickHouse(ctx) }},
+		fault{name: "clickhouse part damaged", promised: later, heavy: true, do: func(ctx context.Context, l *life) error { return l.partDamaged(ctx) }},
 		fault{name: "log deleted", heavy: true, do: func(ctx context.Context, l *life) error { return l.logDeleted(ctx) }},
 		fault{name: "log recreated", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRecreated(ctx) }},
 		fault{name: "log restored from a copy", heavy: true, do: func(ctx context.Context, l *life) error { return l.logRestored(ctx) }},

@@ -51,6 +51,7 @@ func historyScenes() []scene {
 		{"a file of an import is damaged", []string{"history.repair-removed"}, (*walk).importDamaged},
 		{"the last commit is damaged", []string{"history.repair-aside", "durable.set-aside"}, (*walk).commitDamaged},
 		{"vacuum", []string{"history.vacuum-removed"}, (*walk).vacuum},
+		{"ClickHouse cannot read tables", []string{"store.damaged-dropped", "store.damaged-exchanged"}, (*walk).damaged},
 	}
 }
 

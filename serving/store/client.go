@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -16,6 +17,7 @@ type client struct {
 	conn     driver.Conn
 	addr     string
 	database string
+	damage   atomic.Bool // an answer was that a table cannot be read
 }
 
 const dialTimeout = 5 * time.Second
@@ -34,7 +36,7 @@ func connect(addr, database, user, password string, settings clickhouse.Settings
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn, addr, database}, nil
+	return &client{conn: conn, addr: addr, database: database}, nil
 }
 
 // own are the settings of the writers' side.
@@ -49,7 +51,7 @@ func own() clickhouse.Settings {
 // exec carries out a statement.
 func (c *client) exec(ctx context.Context, sql string) error {
 	if err := c.conn.Exec(ctx, sql); err != nil {
-		return wrong(err, true)
+		return c.noted(wrong(err, true))
 	}
 	return nil
 }
@@ -58,9 +60,17 @@ func (c *client) exec(ctx context.Context, sql string) error {
 func rows[T any](ctx context.Context, c *client, sql string) ([]T, error) {
 	var out []T
 	if err := c.conn.Select(ctx, &out, sql); err != nil {
-		return nil, wrong(err, true)
+		return nil, c.noted(wrong(err, true))
 	}
 	return out, nil
+}
+
+// noted remembers that an error is about a table that cannot be read.
+func (c *client) noted(err error) error {
+	if isDamaged(err) {
+		c.damage.Store(true)
+	}
+	return err
 }
 
 // name is a table's full quoted name.

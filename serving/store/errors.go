@@ -1,7 +1,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -42,6 +44,29 @@ func refusal(code int) bool {
 	return false
 }
 
+// damage lists exceptions that reading a damaged part of a table ends in: files that are too short, that do
+// not fit their checksums, or that are gone. Each has other causes too, so the message must name a part.
+func damage(code int) bool {
+	switch code {
+	case 3, 27, 32, 33, 40, 49, 74, 76, 107, 117, 128, 131, 226, 228, 246, 271, 432, 740, 1001:
+		return true
+	}
+	return false
+}
+
+// inPart is what ClickHouse adds to such a message when it was reading a part: the table's full name. Of a
+// file that is gone it may say the path alone, which has the table's UUID.
+var inPart = regexp.MustCompile(`\(while reading from part \S+ in table |/store/[0-9a-f]{3}/[0-9a-f]{8}-[0-9a-f-]{27}/`)
+
+// isDamaged reports whether an error is about a table that ClickHouse cannot read any more.
+func isDamaged(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Damaged()
+}
+
+// howToHeal follows the message of such an error.
+const howToHeal = ": what ClickHouse has stored is damaged. It only caches history and log: run `watershed repair`, which drops that table, and it is computed again"
+
 // fenceMark begins the message of every fence.
 const fenceMark = "fenced: "
 
@@ -49,8 +74,15 @@ func (e *Error) Error() string {
 	if e.code == 0 {
 		return fmt.Sprintf("ClickHouse did not answer: %v", e.cause)
 	}
-	return fmt.Sprintf("ClickHouse: %s (code %d)", e.message, e.code)
+	heal := ""
+	if e.Damaged() {
+		heal = howToHeal
+	}
+	return fmt.Sprintf("ClickHouse: %s (code %d)%s", e.message, e.code, heal)
 }
+
+// Damaged reports that ClickHouse cannot read a part of a table: it never will, until the table is renewed.
+func (e *Error) Damaged() bool { return damage(e.code) && inPart.MatchString(e.message) }
 
 // Unwrap is why there was no answer, if there was none.
 func (e *Error) Unwrap() error { return e.cause }
@@ -69,8 +101,8 @@ func (e *Error) Fenced() bool {
 // Refused reports that a write was certainly not carried out: it was not sent, and ClickHouse
 // did not answer (then Code is 0), or ClickHouse does not take it, however often it is sent.
 func (e *Error) Refused() bool {
-	if e.code != 0 {
-		return refusal(e.code)
+	if e.code != 0 { // a damaged table is not the statement's fault
+		return refusal(e.code) && !e.Damaged()
 	}
 	return !e.sent
 }

@@ -84,7 +84,7 @@ func (db *DB) send(ctx context.Context, table, id string, b *block) error {
 	}
 	sent, err := w.insert(ctx, id, sql, wireSettings(oneBlock()), b.columns)
 	db.wires.put(w, err == nil && ctx.Err() == nil) // the context's end may have closed it
-	return wrong(err, sent)
+	return db.noted(wrong(err, sent))
 }
 
 // add adds a column of a system table.

@@ -18,6 +18,9 @@ type systemTable struct {
 	role    string // whose newest term a write must carry; empty: written directly
 }
 
+func (t systemTable) allColumns() string {
+	return t.columns + ", term UInt64, at DateTime64(6, 'UTC') DEFAULT now64(6)"
+}
 func (t systemTable) staging() string { return t.name + "_in" }
 func (t systemTable) fence() string   { return t.name + "_fence" }
 
@@ -61,6 +64,12 @@ func settingsClause(settings ...string) string {
 	return " SETTINGS " + strings.Join(out, ", ")
 }
 
+// systemSQL makes a system table, under its own name or another.
+func (db *DB) systemSQL(t systemTable, name string) string {
+	return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s) ENGINE = %s%s",
+		db.name(name), t.allColumns(), t.engine, settingsClause(db.durability(t.durable)))
+}
+
 // createSystem makes the tables that are missing. Every statement changes nothing the second
 // time, so that stopping between two of them is healed by the next start.
 func (db *DB) createSystem(ctx context.Context) error {
@@ -69,13 +78,11 @@ func (db *DB) createSystem(ctx context.Context) error {
 		return err
 	}
 	for _, t := range systemTables {
-		table := db.name(t.name)
 		if have[t.name] && (t.role == "" || have[t.staging()] && have[t.fence()]) {
 			continue // as it is at every start but the first
 		}
-		columns := t.columns + ", term UInt64, at DateTime64(6, 'UTC') DEFAULT now64(6)"
-		statements := []string{fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s) ENGINE = %s%s",
-			table, columns, t.engine, settingsClause(db.durability(t.durable)))}
+		columns := t.allColumns()
+		statements := []string{db.systemSQL(t, t.name)}
 		if t.role != "" {
 			statements = append(statements, db.fenceSQL(t.name, t.staging(), t.fence(), columns, t.role, "term", "*")...)
 		}
@@ -91,7 +98,8 @@ func (db *DB) createSystem(ctx context.Context) error {
 	// throw until the next one, since the beginning of the log may be gone.
 	first := fmt.Sprintf("INSERT INTO %[1]s (flip, build, cut, pinned, term) SELECT 0, 0, 0, false, 0 FROM system.one WHERE (SELECT count() FROM %[1]s) = 0 AND (SELECT count() FROM %[2]s WHERE role = %[3]s) = 0 AND (SELECT count() FROM %[4]s WHERE build > 0) = 0",
 		db.name("live"), db.name("terms"), literal(RoleBatch), db.name("builds"))
-	if err := db.exec(ctx, first); err != nil {
+	// A table that cannot be read was written once, so there is nothing to begin.
+	if err := db.exec(ctx, first); err != nil && !isDamaged(err) {
 		return fmt.Errorf("begin table live: %w", err)
 	}
 	return nil

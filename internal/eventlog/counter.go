@@ -36,7 +36,9 @@ func (l *Log) Next(ctx context.Context, counter string, floor uint64) (uint64, e
 }
 
 // Last is the number that Next has returned last of a counter; 0 at first.
-func (l *Log) Last(ctx context.Context, counter string) (uint64, error) { return l.raise(ctx, counter, 0) }
+func (l *Log) Last(ctx context.Context, counter string) (uint64, error) {
+	return l.raise(ctx, counter, 0)
+}
 
 // raise raises the counter of that name to at least floor, and returns it.
 func (l *Log) raise(ctx context.Context, counter string, floor uint64) (uint64, error) {

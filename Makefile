@@ -65,20 +65,24 @@ RACE := ./batch ./speed ./serving/... ./internal/eventlog ./internal/devserver/.
 # The pointer checks that come with the race detector end the process where parquet-go, on a damaged
 # file, would only panic, which history turns into an error. Garbage is collected more seldom than usual:
 # that is a quarter of the work.
+#
+# Nothing here needs C but the race detector: all else is compiled without it, so that lint, the tests, the
+# program that the faults run and the fuzz targets share what is compiled. `make lint` has vetted the code.
 test: go cc setup ## every test, on real engines; with the race detector where goroutines share memory
 	@dir=$$(mktemp -d -p "$$(internal/devserver/devtest/scratch.sh)" watershed-test.XXXXXX) && trap 'rm -rf "$$dir"' EXIT && \
-	  echo "tests write below $$dir" && export GOTMPDIR="$${GOTMPDIR:-$${TMPDIR:-/tmp}}" TMPDIR="$$dir" CGO_ENABLED=1 GOGC=400 && \
-	  $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 14m $(RACE) && \
-	  $(GO) test -p 3 -timeout 14m ./internal/faults ./cmd/watershed ./batch/history $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
-	GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
+	  echo "tests write below $$dir" && export GOTMPDIR="$${GOTMPDIR:-$${TMPDIR:-/tmp}}" TMPDIR="$$dir" GOGC=400 && \
+	  CGO_ENABLED=1 $(GO) test -vet=off -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 14m $(RACE) && \
+	  export CGO_ENABLED=0 && \
+	  $(GO) test -vet=off -p 3 -timeout 14m ./internal/faults ./cmd/watershed ./batch/history $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACE) | sort))
+	CGO_ENABLED=0 GO=$(GO) FUZZTIME=5s internal/bounded/fuzz.sh
 
 race: go cc setup ## every test with the race detector (half an hour)
 	CGO_ENABLED=1 $(GO) test -race -gcflags=all=-d=checkptr=0 -p 3 -timeout 60m ./...
 
 lint: go ## gofmt, go vet, and the import table
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
-	$(GO) vet ./...
-	$(GO) test ./internal/layout
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) test -vet=off ./internal/layout
 
 bench: go setup ## the benchmarks beside the code, each for BENCHTIME (1s)
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
@@ -92,7 +96,7 @@ bench-speed: go setup ## producers to views, beside ClickHouse with materialized
 	bin/bench speed $(if $(JSON),--json '$(JSON)') $(ARGS)
 
 fuzz: go setup ## each fuzz target for FUZZTIME (60s), two at a time; PATTERN chooses some
-	GO=$(GO) FUZZTIME=$(FUZZTIME) PATTERN='$(PATTERN)' internal/bounded/fuzz.sh
+	CGO_ENABLED=0 GO=$(GO) FUZZTIME=$(FUZZTIME) PATTERN='$(PATTERN)' internal/bounded/fuzz.sh
 
 year: go setup ## a simulated year: 365 nightly batches, and what has grown (docs/YEAR.md)
 	$(GO) run ./internal/year $(ARGS)

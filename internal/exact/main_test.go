@@ -12,7 +12,7 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "repeat the run of this seed; 0: new seeds")
-	runsFlag = flag.Int("runs", 4, "runs, each with a seed of its own")
+	runsFlag = flag.Int("runs", 2, "runs, each with a seed of its own; -runs 40 takes some ten minutes")
 )
 
 // patience bounds each wait, on a machine on which many packages are tested at once.

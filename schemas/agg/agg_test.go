@@ -2,6 +2,7 @@ package agg_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math"
 	"strconv"
@@ -20,7 +21,14 @@ import (
 	"watershed/schemas/column"
 )
 
-func TestMain(m *testing.M) { devtest.Main(m) }
+// TestMain has properties checked 30 times: most of them ask ClickHouse half a dozen questions each time.
+// -rapid.checks=1000 looks longer.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "30"); err != nil { // what the command line says comes later
+		panic(err) // the flag is rapid's
+	}
+	devtest.Main(m)
+}
 
 func database(t *testing.T) *aggtest.DB {
 	t.Helper()
@@ -111,8 +119,8 @@ func TestStatesFinishAsClickHousesOwn(t *testing.T) {
 			db, fs := database(t), measures(t, typ)
 			tables(t, db, typ, fs)
 			rapid.Check(t, func(r *rapid.T) {
-				n := rapid.IntRange(1, 4).Draw(r, "groups")
-				values := rapid.SliceOfN(rapid.OneOf(aggtest.Draw(typ), rapid.Just[any](nil), aggtest.Draw(typ)), 0, 60).Draw(r, "values")
+				n := rapid.IntRange(1, 10).Draw(r, "groups")
+				values := rapid.SliceOfN(rapid.OneOf(aggtest.Draw(typ), rapid.Just[any](nil), aggtest.Draw(typ)), 0, 120).Draw(r, "values")
 				groups := rapid.SliceOfN(rapid.Int32Range(0, int32(n-1)), len(values), len(values)).Draw(r, "of")
 				parts := rapid.SliceOfN(rapid.Int32Range(0, 2), len(values), len(values)).Draw(r, "parts")
 				check(r, db, typ, fs, n, values, groups, parts)

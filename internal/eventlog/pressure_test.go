@@ -123,7 +123,7 @@ func TestFullDiskRefuses(t *testing.T) {
 	acked := make(map[string]bool)
 	n := 0
 	publish := func() error {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		n++
 		_, err := l.Publish(ctx, "a", []byte(line(n, "")+"\n"+strings.Repeat(" ", 100<<10)), fmt.Sprint(n))

@@ -146,7 +146,7 @@ func TestMergedViewShowsEachEventOnce(t *testing.T) {
 		if err := errors.Join(failed...); err != nil {
 			t.Fatal(err)
 		}
-		late := time.After(30 * time.Second)
+		late := time.After(2 * time.Minute)
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for got, err := shown(); got != want; got, err = shown() {

@@ -26,8 +26,11 @@ import (
 	"runtime"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"watershed/batch/history"
 	"watershed/internal/crash"
+	"watershed/internal/traces"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -113,6 +116,8 @@ type Config struct {
 	// events and what becomes of it besides.
 	Memory int64
 
+	Tracer trace.Tracer // of the run and its steps; nil: they have no spans
+
 	share int64 // rows that a reading must have left for another worker to join it; 0: shareRows
 
 	Progress func(Progress)
@@ -189,7 +194,9 @@ func Run(ctx context.Context, log Log, store Store, cfg Config) (*Report, error)
 	if err := r.cfg.defaults(); err != nil {
 		return &r.report, err
 	}
+	ctx, span := traces.Root(ctx, r.cfg.Tracer, "batch")
 	err := r.steps(ctx)
+	r.trace(span, err)
 	r.report.Seconds.Total = time.Since(r.report.Started).Seconds()
 	return &r.report, r.overtaken(err)
 }
@@ -210,19 +217,21 @@ func (r *run) steps(ctx context.Context) error {
 	for _, step := range []struct {
 		name    string
 		seconds *float64
-		do      func() error
+		do      func(context.Context) error
 	}{
-		{"lease", &sec.Lease, func() error { return r.lease(ctx) }},
-		{"cut", &sec.Cut, func() error { return r.publish(ctx) }},
-		{"snapshots", &sec.Snapshots, func() (err error) { snaps, err = r.snapshots(ctx); return err }},
-		{"slices", &sec.Slices, func() (err error) { work, err = r.slices(ctx, snaps); return err }},
-		{"audit", &sec.Audit, func() error { return r.audit(ctx, work) }},
-		{"flip", &sec.Flip, func() error { return r.flip(ctx, work) }},
-		{"garbage", &sec.Garbage, func() error { return r.garbage(ctx) }},
+		{"lease", &sec.Lease, func(ctx context.Context) error { return r.lease(ctx) }},
+		{"cut", &sec.Cut, func(ctx context.Context) error { return r.publish(ctx) }},
+		{"snapshots", &sec.Snapshots, func(ctx context.Context) (err error) { snaps, err = r.snapshots(ctx); return err }},
+		{"slices", &sec.Slices, func(ctx context.Context) (err error) { work, err = r.slices(ctx, snaps); return err }},
+		{"audit", &sec.Audit, func(ctx context.Context) error { return r.audit(ctx, work) }},
+		{"flip", &sec.Flip, func(ctx context.Context) error { return r.flip(ctx, work) }},
+		{"garbage", &sec.Garbage, func(ctx context.Context) error { return r.garbage(ctx) }},
 	} {
 		began := time.Now()
 		r.cfg.Progress(Progress{Step: step.name})
-		err := step.do()
+		within, span := traces.Child(ctx, "batch "+step.name)
+		err := step.do(within)
+		traces.End(span, err)
 		*step.seconds = time.Since(began).Seconds()
 		if err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)

@@ -42,9 +42,17 @@ type Chunk struct {
 	LastTime  time.Time               // the log's timestamp of the last message
 	Records   map[string]arrow.Record // events by type, columns as in Event.ArrowSchema; absent when there are none
 	Rejects   []Reject                // what did not fit, in log order
+	Traced    []Traced                // messages that have a trace, in log order: some of them, if there are many
 	Cut       *Cut                    // set if the last message is a cut
 	BeforeCut Position                // then: of the message before it, where the epoch's events end
 	Caught    bool                    // no further message was in the log when this chunk was read
+}
+
+// Traced names a message that is part of an OpenTelemetry trace.
+type Traced struct {
+	Seq         uint64
+	Type        string // the event type that its subject names
+	Traceparent string // its header, as the producer wrote it
 }
 
 // A Reject is an event, or a whole message, that does not fit its schema.

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"watershed/internal/crash"
+	"watershed/internal/traces"
 	"watershed/schemas"
 )
 
@@ -34,6 +36,9 @@ type flush struct {
 	inAt  time.Time     // when they had ended
 	done  chan struct{} // closed when took, inAt, err and refused are set
 	err   error
+
+	first  uint64       // sequence of the first message that was read for it, if any was
+	traced []trace.Span // of messages in it
 }
 
 type flushPart struct {
@@ -89,6 +94,7 @@ func (l *lane) flush(ctx, outer context.Context) error {
 	if len(f.parts) == 0 && len(f.idle) == 0 {
 		return nil
 	}
+	f.first, f.traced, l.traced = l.first, l.traced, nil
 	if len(f.idle) > 0 {
 		l.savedAt = time.Now()
 	}
@@ -101,10 +107,12 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		// An insert that is cut short has an unknown outcome, so a stop lets it end.
 		ctx, cancel := linger(ctx, stopWithin)
 		defer cancel()
+		ctx, span := f.trace(ctx)
 		began := time.Now()
 		f.err = f.insert(ctx, l.s)
 		f.inAt = time.Now()
 		f.took = f.inAt.Sub(began)
+		f.untrace(span)
 	}()
 	return nil
 }
@@ -130,7 +138,9 @@ func (f *flush) insert(ctx context.Context, s *session) error {
 		part := &f.parts[i]
 		g.Go(func() error {
 			defer part.states.Release()
+			ctx, span := f.insertTrace(ctx, part)
 			err := s.w.sink.InsertSpeed(ctx, part.plan.plan, s.term, f.mark, part.states)
+			traces.End(span, err)
 			if err != nil {
 				s.w.stats.retries.Add(1) // by a lane apart, or by the next session, from the stored position
 			}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"watershed/schemas"
 	"watershed/schemas/column"
 	"watershed/schemas/view"
@@ -30,6 +32,8 @@ type lane struct {
 	took      time.Duration    // how long the last flush took
 	flushedAt time.Time        // when the last flush of states began
 	unflushed time.Time        // the log's timestamp of the first chunk behind the last flush; zero: none was read
+	first     uint64           // sequence of that chunk's first message
+	traced    []trace.Span     // of messages behind the last flush that stored something; Traced at most
 
 	types   map[string]*schemas.Event // that the cuts met so far define
 	readers map[string]*column.Reader // by event type
@@ -112,6 +116,7 @@ func (l *lane) run(ctx, outer context.Context) (err error) {
 			defer cancel()
 			err = l.flushAll(stop, outer)
 		}
+		l.untrace()
 		if l.inflight != nil { // nothing outlives its lane
 			<-l.inflight.done
 		}
@@ -178,12 +183,12 @@ func (l *lane) rested() bool {
 func (l *lane) take(ctx, outer context.Context, c *schemas.Chunk) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.fold(c); err != nil {
+	if err := l.foldTraced(ctx, c); err != nil {
 		return err
 	}
 	l.epoch, l.read, l.readAt = c.Epoch, c.Last, c.LastTime
 	if l.unflushed.IsZero() {
-		l.unflushed = c.LastTime
+		l.unflushed, l.first = c.LastTime, c.After.Seq+1
 	}
 	l.s.w.stats.chunk(c)
 	if c.Cut != nil {

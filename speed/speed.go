@@ -57,6 +57,7 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/trace"
 
 	"watershed/schemas"
 	"watershed/schemas/view"
@@ -129,6 +130,9 @@ type Config struct {
 	Horizon     time.Duration // stretch of log in which duplicates are found: 15 minutes
 	HorizonRows int           // events remembered for that at most: 9,000,000 (15 bytes each)
 	Logger      *slog.Logger  // default: slog.Default()
+
+	// Tracer makes the spans of messages that came with a trace, and of their flushes. nil: there are none.
+	Tracer trace.Tracer
 
 	// Flushed is told of every flush that is in, by several goroutines at once; it must not wait. nil: nobody asks.
 	Flushed func(Flush)

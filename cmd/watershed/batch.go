@@ -80,7 +80,7 @@ one runs with --gate off.`,
 
 // runBatch runs one batch and shows its progress.
 func (a *app) runBatch(ctx context.Context, e *engines, cfg batch.Config, p *progress) (*batch.Report, error) {
-	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
+	cfg.History, cfg.App, cfg.Logger, cfg.Tracer = a.cfg.History, a.appID(), a.log, a.tracer()
 	defer p.done()
 	cfg.Progress = p.step
 	return batch.Run(ctx, e.log, e.db, cfg)

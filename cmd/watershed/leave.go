@@ -24,6 +24,7 @@ func (a *app) leave(ctx context.Context, name string, role func(context.Context)
 	case <-ctx.Done():
 	}
 	began := time.Now()
+	a.leaveBy = began.Add(leaveWithin)
 	a.log.Info("stopping", "role", name, "within", leaveWithin)
 	late := time.NewTimer(leaveWithin)
 	defer late.Stop()

@@ -61,7 +61,11 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 	cfg := a.cfg.tuning.speed()
 	flushes := newFlushMetrics()
 	cfg.Logger, cfg.Flushed = a.log, flushes.flushed
-	l := &loops{a: a, e: e, archiver: archiver, flushes: flushes, worker: speed.New(speedLog{e.log}, speedSink{e.db, e.log}, cfg)}
+	from := speedLog{Log: e.log}
+	if cfg.Tracer = a.tracer(); cfg.Tracer != nil {
+		from.traced = speed.Traced
+	}
+	l := &loops{a: a, e: e, archiver: archiver, flushes: flushes, worker: speed.New(from, speedSink{e.db, e.log}, cfg)}
 	if a.cfg.Trim == trimAuto {
 		l.trimmer = newTrimmer(l)
 	}

@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"watershed/batch"
+	"watershed/internal/traces/export"
 	"watershed/schemas"
 	"watershed/serving/api"
 )
@@ -35,6 +37,8 @@ type app struct {
 	log            *slog.Logger
 	level          *slog.LevelVar     // of log
 	ingested       *api.IngestMetrics // nil: this process takes no events in
+	traces         *export.Exporter   // nil: nobody asks for them
+	leaveBy        time.Time          // when a role that was told to stop must have left; zero: none was
 }
 
 // A usageError is a mistake in flags, configuration or definitions: exit code 2.
@@ -107,6 +111,7 @@ exact position in the log. Nothing is lost and nothing is counted twice.`,
 			}
 			a.level.Set(a.cfg.level())
 			a.log = a.logger()
+			a.startTraces(cmd.Context(), cmd.Name())
 			return nil
 		},
 	}

@@ -36,7 +36,7 @@ func (a *app) serve(ctx context.Context, e *engines, loops *loops, listening fun
 		return usageError{err}
 	}
 	deps := a.deps(e, loops)
-	deps.Reader = readerSide{reader}
+	deps.Reader, deps.Tracer, deps.TraceOf = readerSide{reader}, a.tracer(), e.log.TraceOf
 	if a.cfg.Ingest {
 		if deps.Ingest, err = ingest.New(ingest.Config{Log: e.log}); err != nil {
 			return err
@@ -95,7 +95,7 @@ func (a *app) deps(e *engines, loops *loops) api.Deps {
 type readerSide struct{ *store.Reader }
 
 func (r readerSide) Query(ctx context.Context, q api.Query) (api.Rows, error) {
-	rows, err := r.Reader.Query(ctx, store.Query{SQL: q.SQL, Params: q.Parameters, MaxTime: q.Timeout, MaxRows: q.Rows})
+	rows, err := r.Reader.Query(ctx, store.Query{SQL: q.SQL, Params: q.Parameters, MaxTime: q.Timeout, MaxRows: q.Rows, ID: q.ID})
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func (l *loops) nightly(ctx context.Context, at time.Duration) error {
 func (l *loops) batch(ctx context.Context) (*batch.Report, error) {
 	a := l.a
 	cfg := a.cfg.batch()
-	cfg.History, cfg.App, cfg.Logger = a.cfg.History, a.appID(), a.log
+	cfg.History, cfg.App, cfg.Logger, cfg.Tracer = a.cfg.History, a.appID(), a.log, a.tracer()
 	if a.cfg.Definitions != "" || hasDefinitions(defaultDefinitions) {
 		set, from, err := loadDefinitions(a.cfg.Definitions)
 		if err != nil {

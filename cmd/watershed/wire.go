@@ -17,10 +17,13 @@ import (
 // log is made to fit them.
 
 // speedLog is the log as the speed layer reads it.
-type speedLog struct{ *eventlog.Log }
+type speedLog struct {
+	*eventlog.Log
+	traced int // messages with a trace that a chunk names
+}
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{MaxRows: speed.ChunkRows})
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{MaxRows: speed.ChunkRows, Traced: l.traced})
 }
 
 // archiverSource opens the log as the archiver reads it, with the cut that holds there.

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"watershed/internal/decode"
+	"watershed/internal/traces"
 	"watershed/schemas"
 )
 
@@ -26,6 +27,7 @@ type builder struct {
 	bytes    int
 	rows     int
 	rejects  []schemas.Reject
+	traced   []schemas.Traced // at most opts.Traced
 	ended    *schemas.Cut     // the cut that is the chunk's last message
 	before   schemas.Position // of the message before that cut
 	caught   bool
@@ -130,6 +132,11 @@ func (b *builder) event(eventType string, header func(string) string, payload []
 	if d == nil && !b.wanted(eventType) {
 		return
 	}
+	if len(b.traced) < b.opts.Traced {
+		if from := header(traces.Header); traces.IsSampled(from) {
+			b.traced = append(b.traced, schemas.Traced{Seq: seq, Type: eventType, Traceparent: from})
+		}
+	}
 	reason := ""
 	if d == nil {
 		reason = fmt.Sprintf("event type %s is not defined (cut %d)", eventType, b.cut.Number)
@@ -170,7 +177,7 @@ func (b *builder) newDecoder(eventType string) *decode.Decoder {
 func (b *builder) take() *schemas.Chunk {
 	chunk := &schemas.Chunk{
 		Epoch: b.epoch, After: b.after, Last: b.position(), LastTime: b.last.at, Records: make(map[string]arrow.Record),
-		Rejects: b.rejects, Cut: b.ended, BeforeCut: b.before, Caught: b.caught,
+		Rejects: b.rejects, Traced: b.traced, Cut: b.ended, BeforeCut: b.before, Caught: b.caught,
 	}
 	for eventType, d := range b.decoders {
 		if d.Rows() > 0 {
@@ -182,7 +189,7 @@ func (b *builder) take() *schemas.Chunk {
 		clear(b.decoders)
 	}
 	b.after, b.last.payload = chunk.Last, nil
-	b.messages, b.bytes, b.rows, b.rejects = 0, 0, 0, nil
+	b.messages, b.bytes, b.rows, b.rejects, b.traced = 0, 0, 0, nil, nil
 	return chunk
 }
 

@@ -17,6 +17,7 @@ type ChunkOptions struct {
 	MaxRows  int      // a chunk ends with the message that reaches it; default 64 Ki
 	MaxBytes int      // of payloads, likewise; default 32 MiB, at most 512 MiB
 	Types    []string // decode events of these types only; empty: all. Other messages pass unread.
+	Traced   int      // name so many messages with a sampled trace; 0: nobody asks, and no header is looked at
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"watershed/internal/decode"
+	"watershed/internal/traces"
 )
 
 // headerOf looks headers up as decode.FormatOf wants them. NATS tells capitals apart; producers
@@ -31,12 +32,12 @@ func headerOf(h nats.Header) func(name string) string {
 	}
 }
 
-// usualHeaders tells whether a message has no headers but Content-Type and NATS's own, as nearly all
+// usualHeaders tells whether a message has no headers but Content-Type, that of its trace and NATS's own, as nearly all
 // have: going through a map for each name that is absent took a tenth of a worker's time where each
 // event was a message.
 func usualHeaders(h nats.Header) bool {
 	for key := range h {
-		if key != decode.ContentType && !strings.HasPrefix(key, "Nats-") {
+		if key != decode.ContentType && key != traces.Header && !strings.HasPrefix(key, "Nats-") {
 			return false
 		}
 	}

@@ -164,7 +164,7 @@ func (l *Log) ReplayDeadLetters(ctx context.Context, f DeadLetterFilter) (Replay
 }
 
 func (l *Log) replay(ctx context.Context, d *DeadLetter) error {
-	msg := l.eventMessage(d.Type, d.Payload, fmt.Sprintf("dlq/%d/%d", d.Seq, d.Row))
+	msg := l.eventMessage(ctx, d.Type, d.Payload, fmt.Sprintf("dlq/%d/%d", d.Seq, d.Row))
 	if content := setContent(msg.Header, d.Header); len(d.Payload)+content+headerReserve > int(l.conn.MaxPayload()) {
 		msg.Header = contentOnly(d.Header)
 	}

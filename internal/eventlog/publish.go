@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"watershed/internal/traces"
 )
 
 const (
@@ -60,7 +62,7 @@ const (
 func (l *Log) Publish(ctx context.Context, eventType string, payload []byte, msgID string) (seq uint64, err error) {
 	connected, end := l.whileConnected(ctx, publishTimeout)
 	defer end()
-	ack, err := l.js.PublishMsg(connected, l.eventMessage(eventType, payload, msgID))
+	ack, err := l.js.PublishMsg(connected, l.eventMessage(ctx, eventType, payload, msgID))
 	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		err = fmt.Errorf("%w (the connection was lost before it answered)", ErrUnreachable)
 	}
@@ -70,10 +72,15 @@ func (l *Log) Publish(ctx context.Context, eventType string, payload []byte, msg
 	return ack.Sequence, nil
 }
 
-func (l *Log) eventMessage(eventType string, payload []byte, msgID string) *nats.Msg {
+// eventMessage carries the trace of the span in ctx, if that is sampled. A header tells nothing of what the message means, so a
+// message that is sent again under its id may have another one.
+func (l *Log) eventMessage(ctx context.Context, eventType string, payload []byte, msgID string) *nats.Msg {
 	header := nats.Header{contentHeader: {"application/x-ndjson"}, jetstream.ExpectedStreamHeader: {l.cfg.Stream}}
 	if msgID != "" {
 		header[jetstream.MsgIDHeader] = []string{msgID}
+	}
+	if from := traces.Of(ctx); from != "" {
+		header[traces.Header] = []string{from}
 	}
 	return &nats.Msg{Subject: eventSubject + eventType, Header: header, Data: payload}
 }

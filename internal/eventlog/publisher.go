@@ -68,7 +68,7 @@ func (l *Log) NewPublisher(opts PublisherOptions) (*Publisher, error) {
 // sent: whether the log has it, Flush tells. Once a message was given up Publish refuses with
 // that message's error until Flush has reported it. The payload must not be changed before Flush.
 func (p *Publisher) Publish(ctx context.Context, eventType string, payload []byte, msgID string) error {
-	return p.publish(ctx, p.log.eventMessage(eventType, payload, msgID), eventType)
+	return p.publish(ctx, p.log.eventMessage(ctx, eventType, payload, msgID), eventType)
 }
 
 func (p *Publisher) publish(ctx context.Context, msg *nats.Msg, eventType string) error {

@@ -182,7 +182,7 @@ func (r *rescue) republish(ctx context.Context, cut uint64) (int, error) {
 		if err != nil {
 			return err
 		}
-		out := r.log.eventMessage(saved.eventType, msg.Data(), fmt.Sprintf("anew/%d/%d", cut, meta.Sequence.Stream))
+		out := r.log.eventMessage(ctx, saved.eventType, msg.Data(), fmt.Sprintf("anew/%d/%d", cut, meta.Sequence.Stream))
 		out.Header.Set(loggedHeader, saved.logged.UTC().Format(time.RFC3339Nano))
 		header := decode.HeaderOf(headerOf(msg.Headers()))
 		if content := setContent(out.Header, header); len(out.Data)+content+headerReserve > int(r.log.conn.MaxPayload()) {

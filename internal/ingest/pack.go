@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -22,7 +23,7 @@ const (
 // that the last of them has.
 func (in *Ingest) publish(ctx context.Context, eventType, key string, rows []byte, events int) (uint64, error) {
 	if key == "" && len(rows) <= messageBytes/2 && events <= messageEvents/2 {
-		return in.packer(eventType).add(rows, events).wait()
+		return in.packer(eventType).add(ctx, rows, events).wait()
 	}
 	// What is on its way arrives, whether the client waits for it or not.
 	var g errgroup.Group
@@ -38,7 +39,7 @@ func (in *Ingest) publish(ctx context.Context, eventType, key string, rows []byt
 			id = keyedID(eventType, key, payload)
 		}
 		g.Go(func() error {
-			seq, err := in.cfg.Log.Publish(context.WithoutCancel(ctx), eventType, payload, id)
+			seq, err := in.send(context.WithoutCancel(ctx), eventType, payload, id)
 			mu.Lock()
 			defer mu.Unlock()
 			position = max(position, seq)
@@ -88,8 +89,8 @@ func (in *Ingest) packer(eventType string) *packer {
 	defer in.mu.Unlock()
 	p := in.packers[eventType]
 	if p == nil {
-		p = &packer{delay: in.cfg.Delay, publish: func(payload []byte) (uint64, error) {
-			return in.cfg.Log.Publish(context.Background(), eventType, payload, in.messageID())
+		p = &packer{delay: in.cfg.Delay, publish: func(ctx context.Context, payload []byte, links ...trace.Link) (uint64, error) {
+			return in.send(ctx, eventType, payload, in.messageID(), links...)
 		}}
 		in.packers[eventType] = p
 	}
@@ -99,7 +100,7 @@ func (in *Ingest) packer(eventType string) *packer {
 // A packer brings rows of one type from many requests into few messages.
 type packer struct {
 	delay   time.Duration
-	publish func(payload []byte) (uint64, error)
+	publish func(ctx context.Context, payload []byte, links ...trace.Link) (uint64, error)
 
 	mu     sync.Mutex // guards what follows
 	queue  []*pack    // not sent yet, oldest first; only the last takes rows
@@ -112,6 +113,7 @@ type pack struct {
 	events int
 	due    bool // it has waited as long as it may
 	timer  *time.Timer
+	traced []trace.Span // of the requests in it that are recorded, MaxLinks at most
 
 	done chan struct{} // closed when what follows is set
 	seq  uint64
@@ -119,7 +121,7 @@ type pack struct {
 }
 
 // add puts rows into the next message that has room for them.
-func (p *packer) add(rows []byte, events int) *pack {
+func (p *packer) add(ctx context.Context, rows []byte, events int) *pack {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var to *pack
@@ -131,6 +133,7 @@ func (p *packer) add(rows []byte, events int) *pack {
 		p.queue = append(p.queue, to)
 	}
 	to.rows, to.events = append(to.rows, rows...), to.events+events
+	to.trace(ctx)
 	p.send()
 	if to.timer == nil && p.waits(to) {
 		to.timer = time.AfterFunc(p.delay, func() {
@@ -167,7 +170,8 @@ func (p *packer) send() {
 
 // fly publishes one message. It ends before the requests in it do, since they wait for it.
 func (p *packer) fly(k *pack) {
-	k.seq, k.err = p.publish(k.rows)
+	ctx, links := k.traces()
+	k.seq, k.err = p.publish(ctx, k.rows, links...)
 	p.mu.Lock()
 	p.flying--
 	p.send()

@@ -17,7 +17,7 @@ import (
 // tests, which others of ours that code imports. Arrows go from cmd to the layers, and from
 // those to schemas and internal; the three layers do not know each other.
 var imports = map[string][]string{
-	"batch":                      {"batch/history", "internal/crash", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
+	"batch":                      {"batch/history", "internal/crash", "internal/traces", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
 	"batch/history":              {"internal/crash", "internal/decode", "internal/durable", "schemas", "schemas/column", "schemas/identity"},
 	"internal/bounded":           {},
 	"internal/crash":             {},
@@ -25,10 +25,12 @@ var imports = map[string][]string{
 	"internal/devserver":         {"internal/durable"},
 	"internal/devserver/devtest": {"internal/devserver"},
 	"internal/durable":           {"internal/crash"},
-	"internal/eventlog":          {"internal/crash", "internal/decode", "schemas"},
+	"internal/eventlog":          {"internal/crash", "internal/decode", "internal/traces", "schemas"},
 	"internal/faultproxy":        {},
 	"internal/faults":            {"internal/crash", "internal/devserver", "internal/eventlog", "internal/faultproxy"},
-	"internal/ingest":            {"internal/decode", "internal/eventlog", "schemas"},
+	"internal/ingest":            {"internal/decode", "internal/eventlog", "internal/traces", "schemas"},
+	"internal/traces":            {},
+	"internal/traces/export":     {"internal/traces"},
 	"internal/year":              {"batch", "batch/history", "internal/devserver", "internal/eventlog", "schemas", "schemas/view", "serving/store", "speed"},
 	"schemas":                    {},
 	"schemas/agg":                {"schemas", "schemas/column"},
@@ -37,9 +39,9 @@ var imports = map[string][]string{
 	"schemas/expr":               {"schemas", "schemas/column"},
 	"schemas/identity":           {"schemas", "schemas/column"},
 	"schemas/view":               {"schemas", "schemas/agg", "schemas/column", "schemas/expr"},
-	"serving/api":                {"internal/ingest", "schemas"},
-	"serving/store":              {"internal/crash", "schemas", "schemas/agg", "schemas/view"},
-	"speed":                      {"internal/crash", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
+	"serving/api":                {"internal/ingest", "internal/traces", "schemas"},
+	"serving/store":              {"internal/crash", "internal/traces", "schemas", "schemas/agg", "schemas/view"},
+	"speed":                      {"internal/crash", "internal/traces", "schemas", "schemas/column", "schemas/identity", "schemas/view"},
 }
 
 // only names the libraries that one package alone may import. (Benchmarks measure some beside ours.)
@@ -50,6 +52,8 @@ var only = map[string]string{
 	"github.com/ClickHouse/ch-go":         "serving/store",
 	"github.com/ClickHouse/clickhouse-go": "serving/store",
 	"cel.dev/cel-go":                      "schemas/expr",
+	"go.opentelemetry.io/otel/sdk":        "internal/traces/export",
+	"go.opentelemetry.io/otel/exporters":  "internal/traces/export",
 }
 
 type pkg struct {

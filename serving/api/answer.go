@@ -11,8 +11,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"watershed/internal/traces"
 	"watershed/schemas"
 )
 
@@ -80,6 +82,7 @@ func (a *api) query(ctx context.Context, views []View, q Query, t token) (Rows, 
 		if err != nil {
 			return nil, saw{}, err
 		}
+		run.ID = queryID(ctx)
 		rows, err := a.deps.Reader.Query(ctx, run)
 		if err != nil {
 			return nil, saw{}, err
@@ -104,6 +107,8 @@ type answer struct {
 	columns []Column
 	limit   uint64
 	cancel  context.CancelFunc // ends the query's context
+	span    trace.Span         // ends with the rows
+	failed  error              // why they broke off
 
 	buf   []byte // encoded, not yet sent
 	n     uint64 // rows encoded
@@ -113,18 +118,21 @@ type answer struct {
 // answer runs a query and encodes the beginning of its result.
 func (a *api) answer(ctx context.Context, views []View, q Query, f format, t token) (*huma.StreamResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.Timeout+overtime)
+	ctx, span := a.queryTrace(ctx, t)
 	q.Parameters = escaped(q.Parameters)
 	rows, seen, err := a.query(ctx, views, q, t)
 	if err != nil {
 		err = a.explain(ctx, views, err)
+		traces.End(span, err)
 		cancel()
 		return nil, err
 	}
-	ans := &answer{format: f, saw: seen, rows: rows, columns: rows.Columns(), limit: q.Rows, cancel: cancel}
+	ans := &answer{format: f, saw: seen, rows: rows, columns: rows.Columns(), limit: q.Rows, cancel: cancel, span: span}
 	if f.begin != nil {
 		ans.buf = f.begin(ans.buf, ans.columns)
 	}
 	if err := ans.fill(holdBack); err != nil {
+		ans.failed = err
 		p := a.explain(ctx, views, err)
 		p.cause = errors.Join(p.cause, ans.close())
 		return nil, p
@@ -173,7 +181,7 @@ func (ans *answer) fill(bytes int) error {
 
 // send writes headers, what waits, and the rest as it comes.
 func (ans *answer) send(w http.ResponseWriter) (err error) {
-	defer func() { err = errors.Join(err, ans.close()) }()
+	defer func() { ans.failed = err; err = errors.Join(err, ans.close()) }()
 	h := w.Header()
 	h.Set("Content-Type", ans.format.contentType)
 	h.Set("Watershed-Build", strconv.FormatUint(ans.saw.Build, 10))
@@ -203,6 +211,8 @@ func (ans *answer) send(w http.ResponseWriter) (err error) {
 // close stops the query, if it still runs.
 func (ans *answer) close() error {
 	err := ans.rows.Close()
+	ans.span.SetAttributes(traces.Rows.Int64(int64(ans.n)))
+	traces.End(ans.span, errors.Join(ans.failed, err))
 	ans.cancel()
 	return err
 }

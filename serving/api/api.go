@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"watershed/internal/ingest"
 	"watershed/schemas"
@@ -32,6 +33,7 @@ type Deps struct {
 	Ingested    *IngestMetrics                                 // where Ingest is counted, and shown by every endpoint that has it. nil: one of its own
 	Level       *slog.LevelVar                                 // of the process' log, for the admin port to change; nil: it is fixed
 	Lagging     func(plan string) string                       // why the worker of this process is behind with a plan; empty: it does not know. nil: none runs here
+	Tracer      trace.Tracer                                   // of requests; nil: they have no spans
 	Version     string                                         // of the program, for the interface's description
 	Logger      *slog.Logger                                   // nil: none
 
@@ -41,6 +43,10 @@ type Deps struct {
 
 	// Wanted asks the speed layer to store positions soon. nil: nobody hears it.
 	Wanted func()
+
+	// TraceOf is the traceparent header of the message of the log at a position; empty: it has none, or is not there. nil:
+	// nobody knows.
+	TraceOf func(ctx context.Context, seq uint64) string
 
 	// Listening is called once with the address that Serve listens on; nil: nobody asks.
 	Listening func(addr string)

@@ -21,6 +21,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 	host, _, _ := net.SplitHostPort(a.config.Addr) // Validate has seen it
 	onLoopback := isLoopback(host)
 	protected := sameOrigin.Handler(next)
+	traced := a.traced(protected)
 	return a.logged(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -39,7 +40,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 				p.write(w)
 				return
 			}
-			protected.ServeHTTP(w, r)
+			traced.ServeHTTP(w, r)
 		}
 	}))
 }

@@ -10,8 +10,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.opentelemetry.io/otel/trace"
 
 	"watershed/internal/ingest"
+	"watershed/internal/traces"
 )
 
 // eventsPath is where events are taken in; the type follows. What may be asked there is decided by tokens of its own.
@@ -80,6 +82,7 @@ func (a *api) publishEvents(ctx context.Context, in *ingestInput) (out *ingestOu
 	if result, err = a.deps.Ingest.Accept(ctx, r); err != nil {
 		return nil, a.ingestProblem(err)
 	}
+	trace.SpanFromContext(ctx).SetAttributes(traces.Type.String(in.Type), traces.Events.Int(result.Accepted), traces.Position.Int64(int64(result.Position)))
 	out = &ingestOutput{Position: strconv.FormatUint(result.Position, 10)}
 	out.Body.Accepted, out.Body.Rejected, out.Body.Position, out.Body.Rows = result.Accepted, result.Rejected, result.Position, result.Rows
 	return out, nil

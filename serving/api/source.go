@@ -21,6 +21,7 @@ type Query struct {
 	Parameters map[string]string // values in ClickHouse's escaped text, as TabSeparated has them
 	Timeout    time.Duration     // ClickHouse stops the query then
 	Rows       uint64            // ClickHouse refuses a longer result
+	ID         string            // query id; empty: ClickHouse draws one
 }
 
 // Rows is the result of a query, one row at a time. It is used by one goroutine.

@@ -8,7 +8,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/goccy/go-yaml"
+	"go.opentelemetry.io/otel/trace"
 
+	"watershed/internal/traces"
 	"watershed/schemas"
 )
 
@@ -147,6 +149,7 @@ func (a *api) queryView(ctx context.Context, in *viewInput) (*huma.StreamRespons
 	if err != nil {
 		return nil, err
 	}
+	trace.SpanFromContext(ctx).SetAttributes(traces.View.String(view.Name()))
 	sql, parameters, err := compile(view, in.query)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	chcolumn "github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"watershed/internal/traces"
 	"watershed/schemas"
 	"watershed/schemas/view"
 )
@@ -126,6 +127,9 @@ func (r *Reader) Query(ctx context.Context, q Query) (*Rows, error) {
 	}
 	if len(q.Params) > 0 {
 		options = append(options, clickhouse.WithParameters(clickhouse.Parameters(q.Params)))
+	}
+	if from := traces.Sampled(ctx); from.IsValid() {
+		options = append(options, clickhouse.WithSpan(from)) // its own spans, if it has any, go on from ours
 	}
 	if q.ID != "" {
 		options = append(options, clickhouse.WithQueryID(q.ID))

@@ -12,6 +12,9 @@ import (
 
 	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"go.opentelemetry.io/otel/trace"
+
+	"watershed/internal/traces"
 )
 
 // A wire is a connection of ClickHouse's native protocol on which blocks are inserted, one after
@@ -132,7 +135,7 @@ func (w *wire) greet(hello proto.ClientHello) error {
 // insert carries out an insert of one block; sent says whether some of the block may have left.
 func (w *wire) insert(ctx context.Context, id, sql string, settings []proto.Setting, columns []proto.InputColumn) (sent bool, err error) {
 	err = w.during(ctx, func() error {
-		w.state(id, sql, settings)
+		w.state(id, sql, settings, traces.Sampled(ctx))
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -177,12 +180,13 @@ func (w *wire) during(ctx context.Context, f func() error) error {
 }
 
 // state writes the statement. An empty block after it means that no tables come with it.
-func (w *wire) state(id, sql string, settings []proto.Setting) {
+func (w *wire) state(id, sql string, settings []proto.Setting, from trace.SpanContext) {
 	query := proto.Query{
 		ID: id, Body: sql, Stage: proto.StageComplete, Compression: proto.CompressionDisabled, Settings: settings,
 		Info: proto.ClientInfo{
 			ProtocolVersion: w.version, Interface: proto.InterfaceTCP, Query: proto.ClientQueryInitial,
 			InitialQueryID: id, InitialAddress: w.conn.LocalAddr().String(), ClientName: "watershed",
+			Span: from, // ClickHouse's own spans, if it has any, go on from ours
 		},
 	}
 	w.out.ChainBuffer(func(b *proto.Buffer) { query.EncodeAware(b, w.version) })

@@ -344,7 +344,7 @@ func (r *running) wait() error {
 type speedLog struct{ *eventlog.Log }
 
 func (l speedLog) Chunks(ctx context.Context, after schemas.Position) (speed.Source, error) {
-	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{})
+	return l.Log.Chunks(ctx, after, eventlog.ChunkOptions{Traced: speed.Traced})
 }
 
 // A sink is a real one. A hook may make an operation fail, before it is done or after.

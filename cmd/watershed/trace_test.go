@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -263,6 +264,26 @@ func TestTraces(t *testing.T) {
 		}
 		if _, ok := documented[kind]; !ok {
 			t.Errorf("the runbook does not name span %q", kind)
+		}
+	}
+}
+
+// TestLeaveWithoutCollector: a role that was told to stop does not wait for a collector that does not answer.
+func TestLeaveWithoutCollector(t *testing.T) {
+	end := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-end }))
+	t.Cleanup(server.Close)
+	defer close(end)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	for _, left := range []time.Duration{-time.Second, 100 * time.Millisecond} {
+		a := &app{log: slog.New(slog.NewTextHandler(t.Output(), nil)), getenv: os.Getenv, leaveBy: time.Now().Add(left)}
+		a.startTraces(t.Context(), "test")
+		_, span := a.tracer().Start(t.Context(), "x")
+		span.End()
+		began := time.Now()
+		a.endTraces()
+		if took := time.Since(began); took >= traceWithin {
+			t.Errorf("left after %s, when %s were left", took, left)
 		}
 	}
 }

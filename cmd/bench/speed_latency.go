@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,7 +26,8 @@ type latency struct {
 	Busy       float64 `json:"cores_busy"`
 	PeakMB     float64 `json:"peak_mb"`
 	Parts      float64 `json:"parts_per_second"`
-	PollsEvery float64 `json:"poll_ms"` // how often the views were asked, on average
+	LooksEvery float64 `json:"look_ms"`  // how often it was looked what is stored, on average
+	Query      float64 `json:"query_ms"` // the median of asking all views that count for their markers
 }
 
 func (l latency) seconds() float64 { return l.P99 }
@@ -96,17 +98,25 @@ func (b *speedBench) atRate(ctx context.Context, views []string, rate int, s *st
 	}
 	began := time.Now().Add(50 * time.Millisecond)
 	var looks []look
+	var stored atomic.Int64
+	var queries []float64
+	all := make(chan struct{})
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		_, err := p.publishAt(gctx, s, rate, began, nil)
 		return err
 	})
 	g.Go(func() error {
-		return p.until(gctx, often, func() (bool, error) {
-			n, err := p.markersShown(gctx)
+		defer close(all)
+		return p.watch(gctx, func(n int) bool {
 			looks = append(looks, look{time.Since(began), n})
-			return n >= s.markers, err
+			stored.Store(int64(n))
+			return n >= s.markers
 		})
+	})
+	g.Go(func() (err error) {
+		queries, err = p.control(gctx, &stored, all)
+		return err
 	})
 	if err := g.Wait(); err != nil {
 		return l, err
@@ -124,7 +134,7 @@ func (b *speedBench) atRate(ctx context.Context, views []string, rate int, s *st
 		return l, err
 	}
 	l = latency{Rate: rate, Events: s.len(), CPU: after.since(before, s.len()), PeakMB: peak, Parts: float64(made-parts) / took,
-		PollsEvery: 1000 * took / float64(len(looks))}
+		LooksEvery: 1000 * took / float64(len(looks)), Query: percentile(queries, 0.5)}
 	l.Busy = l.CPU.sum() * float64(rate) / 1e6
 	ms := latencyOf(looks, s.len(), rate)
 	l.P50, l.P99, l.P999, l.Max = percentile(ms, 0.5), percentile(ms, 0.99), percentile(ms, 0.999), ms[len(ms)-1]
@@ -132,8 +142,33 @@ func (b *speedBench) atRate(ctx context.Context, views []string, rate int, s *st
 	return l, err
 }
 
+// control asks the views once a second, and when all is stored, whether they show what was stored before they
+// were asked. It returns how long that took each time, in milliseconds and in ascending order.
+func (p *pipeline) control(ctx context.Context, stored *atomic.Int64, all <-chan struct{}) (ms []float64, err error) {
+	for last := false; !last; {
+		select {
+		case <-time.After(time.Second):
+		case <-all:
+			last = true
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		want, at := int(stored.Load()), time.Now()
+		shown, err := p.markers(ctx, p.table)
+		if err != nil {
+			return nil, err
+		}
+		if shown < want {
+			return nil, fmt.Errorf("views show %d markers when %d were stored", shown, want)
+		}
+		ms = append(ms, float64(time.Since(at))/1e6)
+	}
+	slices.Sort(ms)
+	return ms, nil
+}
+
 // latencyOf are those of all events in milliseconds, in ascending order. An event counts as visible when
-// the answer is there in which the marker of its message is.
+// the answer is there that the marker of its message is stored.
 func latencyOf(looks []look, events, rate int) []float64 {
 	per := perMessageAt(rate)
 	ms := make([]float64, 0, events)
@@ -174,14 +209,13 @@ func (b *speedBench) idle(ctx context.Context, n int) (l latency, err error) {
 		if _, err := p.log.Publish(ctx, b.data.event.Name, b.marked.lines(i, i+1), ""); err != nil {
 			return l, err
 		}
-		err := p.until(ctx, often, func() (bool, error) {
-			shown, err := p.markersShown(ctx)
-			return shown > i, err
-		})
-		if err != nil {
+		if err := p.watch(ctx, func(stored int) bool { return stored > i }); err != nil {
 			return l, err
 		}
 		ms = append(ms, float64(time.Since(at))/1e6)
+	}
+	if shown, err := p.markers(ctx, p.table); err != nil || shown != n {
+		return l, errors.Join(err, fmt.Errorf("views show %d markers when %d were stored", shown, n))
 	}
 	slices.Sort(ms)
 	l = latency{Events: n, P50: percentile(ms, 0.5), P99: percentile(ms, 0.99), P999: percentile(ms, 0.999), Max: ms[n-1]}

@@ -110,23 +110,33 @@ func (p *pipeline) table(v *view.Plan) string {
 	return view.Quote(p.database) + "." + view.Quote(v.Name())
 }
 
-// Pauses between two looks at views: they take processor time from what is measured.
+// Pauses between two looks at views: a look takes 14 ms of a processor from what is measured.
 const (
-	seldom = 50 * time.Millisecond // where seconds are measured
-	often  = 10 * time.Millisecond // where latencies are
+	seldom = 50 * time.Millisecond
+	rarely = 500 * time.Millisecond // as long as most is still to come
 )
 
 // until polls until it holds.
 func (p *pipeline) until(ctx context.Context, every time.Duration, holds func() (bool, error)) error {
+	return p.poll(ctx, func() (time.Duration, error) {
+		if ok, err := holds(); ok || err != nil {
+			return 0, err
+		}
+		return every, nil
+	})
+}
+
+// poll looks as often as look wants: it says how long to wait until the next time, 0 for no more.
+func (p *pipeline) poll(ctx context.Context, look func() (time.Duration, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		ok, err := holds()
-		if ok || err != nil {
+		wait, err := look()
+		if wait == 0 || err != nil {
 			return err
 		}
 		select {
-		case <-time.After(every):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return fmt.Errorf("views do not show what was published: %w", ctx.Err())
 		}
@@ -144,21 +154,28 @@ func (p *pipeline) visible(ctx context.Context, events int) error {
 			}
 			continue
 		}
-		err := p.until(ctx, seldom, func() (bool, error) {
+		began := time.Now()
+		err := p.poll(ctx, func() (time.Duration, error) {
 			var n int
-			if err := p.server.row(ctx, fmt.Sprintf("SELECT sum(%s) FROM %s", counting, p.table(v)), &n); err != nil {
-				return false, err
+			if err := p.server.row(ctx, fmt.Sprintf("SELECT sum(%s) FROM %s", counting, p.table(v)), &n); err != nil || n == events {
+				return 0, err
 			}
 			if n > events {
-				return false, &countError{v.Name(), n, events}
+				return 0, &countError{v.Name(), n, events}
 			}
-			return n == events, nil
+			return halfOf(time.Since(began), n, events), nil
 		})
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// halfOf is half of the time that the rest of the events takes, if so many took so long, within reason.
+func halfOf(took time.Duration, shown, events int) time.Duration {
+	left := took.Seconds() * float64(events-shown) / float64(max(shown, 1))
+	return time.Duration(min(max(left/2, seldom.Seconds()), rarely.Seconds()) * float64(time.Second))
 }
 
 // A countError says that a view does not show each event once.
@@ -178,8 +195,8 @@ func (p *pipeline) stored(ctx context.Context, v *view.Plan) (bool, error) {
 		return false, err
 	}
 	var reached uint64
-	err = p.server.row(ctx, fmt.Sprintf("SELECT greatest((SELECT max(_pos.1) FROM %[1]s.%[2]s), (SELECT max(seq) FROM %[1]s.positions WHERE plan = '%[3]s'))",
-		view.Quote(p.database), view.Quote(v.ID()+"__speed"), v.Hash), &reached)
+	err = p.server.row(ctx, fmt.Sprintf("SELECT greatest((SELECT max(_pos.1) FROM %s), (SELECT max(seq) FROM %s.positions WHERE plan = '%s'))",
+		p.states(v), view.Quote(p.database), v.Hash), &reached)
 	return reached >= last, err
 }
 
@@ -193,8 +210,8 @@ func countOf(v *view.Plan) string {
 	return ""
 }
 
-// markersShown is how many markers all views show that count events.
-func (p *pipeline) markersShown(ctx context.Context) (n int, err error) {
+// markers is how many markers all views show that count events, or whatever else table names for each.
+func (p *pipeline) markers(ctx context.Context, table func(*view.Plan) string) (n int, err error) {
 	var counts []string
 	for _, v := range p.plans {
 		counting := countOf(v)
@@ -207,9 +224,45 @@ func (p *pipeline) markersShown(ctx context.Context) (n int, err error) {
 				where = append(where, view.Quote(d.Name)+" = "+value)
 			}
 		}
-		counts = append(counts, fmt.Sprintf("(SELECT sum(%s) FROM %s WHERE %s)", counting, p.table(v), strings.Join(where, " AND ")))
+		counts = append(counts, fmt.Sprintf("(SELECT sum(%s) FROM %s WHERE %s)", counting, table(v), strings.Join(where, " AND ")))
 	}
 	return n, p.server.row(ctx, "SELECT arrayMin(["+strings.Join(counts, ", ")+"])", &n)
+}
+
+// states is the table that the worker writes a plan's states to: all of it is in the view of whoever asks from
+// then on, as long as no batch has run.
+func (p *pipeline) states(v *view.Plan) string {
+	return view.Quote(p.database) + "." + view.Quote(v.ID()+"__speed")
+}
+
+// watch says how many markers all tables of states have, whenever the worker hints that it stored something and every 50 ms
+// besides, until that is enough.
+func (p *pipeline) watch(ctx context.Context, enough func(stored int) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	hint := make(chan struct{}, 1)
+	stop, err := p.log.OnStored(func() {
+		select {
+		case hint <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for {
+		n, err := p.markers(ctx, p.states)
+		if err != nil || enough(n) {
+			return err
+		}
+		select {
+		case <-hint:
+		case <-time.After(seldom):
+		case <-ctx.Done():
+			return fmt.Errorf("views do not show what was published: %w", ctx.Err())
+		}
+	}
 }
 
 // markerKeys are what markers have in dimensions, as SQL.

@@ -94,9 +94,9 @@ func (r *speedResult) print(out io.Writer) {
 	if len(r.Latencies) > 0 {
 		fmt.Fprintln(out)
 		w = tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(w, "events/s\tvisible after p50 ms\tp99\tp99.9\tmax\tcores busy\tworker MB\tparts/s\t")
+		fmt.Fprintln(w, "events/s\tvisible after p50 ms\tp99\tp99.9\tmax\ta query of all views\tcores busy\tworker MB\tparts/s\t")
 		for _, l := range r.Latencies {
-			fmt.Fprintf(w, "%d\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.1f\t\n", l.Rate, l.P50, l.P99, l.P999, l.Max, l.Busy, l.PeakMB, l.Parts)
+			fmt.Fprintf(w, "%d\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.1f\t\n", l.Rate, l.P50, l.P99, l.P999, l.Max, l.Query, l.Busy, l.PeakMB, l.Parts)
 		}
 		_ = w.Flush()
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +114,33 @@ func TestSpeedCheck(t *testing.T) {
 	differs()
 	change("TRUNCATE TABLE " + table)
 	differs()
+	// Views that do not show what was stored are found by the control of latencies.
+	var stored atomic.Int64
+	all := make(chan struct{})
+	close(all)
+	if _, err := p.control(ctx, &stored, all); err != nil {
+		t.Errorf("nothing was stored: got %v", err)
+	}
+	stored.Store(1)
+	if _, err := p.control(ctx, &stored, all); err == nil {
+		t.Error("views without a marker passed when one was stored")
+	}
+}
+
+// TestHalfOf: views are asked less often as long as most is still to come.
+func TestHalfOf(t *testing.T) {
+	for _, test := range []struct {
+		took   time.Duration
+		shown  int
+		events int
+		want   time.Duration
+	}{
+		{time.Second, 0, 100, rarely}, {time.Second, 10, 100, rarely}, {time.Second, 90, 100, time.Second / 18}, {time.Second, 99, 100, seldom},
+	} {
+		if got := halfOf(test.took, test.shown, test.events); (got - test.want).Abs() > time.Microsecond {
+			t.Errorf("%d of %d after %s: got %s, want %s", test.shown, test.events, test.took, got, test.want)
+		}
+	}
 }
 
 // Latencies count from when an event was to be sent, and until the answer in which its message's marker is.

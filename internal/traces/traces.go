@@ -7,8 +7,8 @@
 //
 // What a trace may say: names of views, types, plans and steps, positions, counts and codes. Never a value of an event,
 // the text of a query, of an error or of a header, nor a hash of them, which who knows the rest could search through:
-// traces go to other readers than the data does. For a query there is its id, under which ClickHouse's system.query_log has its
-// text for those who may read that; errors are in our own log.
+// traces go to other readers than the data does. For a query there is its id, under which ClickHouse's
+// system.query_log, where there is one, has its text for those who may read that; errors are in our own log.
 package traces
 
 import (

@@ -56,29 +56,28 @@ func (f avg) New() Column { return &avgs{sum: f.sum.New()} }
 type avgs struct {
 	rows
 	sum Column
-	n   []uint64
+	n   tallies
 }
 
-func (c *avgs) Grow(groups int) { c.sum.Grow(groups); c.n = grown(c.n, groups) }
-func (c *avgs) Reset()          { c.sum.Reset(); c.n = c.n[:0] }
-func (c *avgs) Bytes() int64    { return c.sum.Bytes() + 8*int64(cap(c.n)) + c.bytes() }
+func (c *avgs) Grow(groups int) { c.sum.Grow(groups); c.n.grow(groups) }
+func (c *avgs) Reset()          { c.sum.Reset(); c.n.reset() }
+func (c *avgs) Bytes() int64    { return c.sum.Bytes() + c.n.bytes() + c.bytes() }
 
 func (c *avgs) Add(groups, sel []int32, v column.Vector) {
 	groups, sel = c.pick(groups, sel, v.Valid)
 	v.Valid = nil
 	c.sum.Add(groups, sel, v)
-	for _, g := range groups {
-		c.n[g]++
-	}
+	c.n.expect(uint64(len(groups)))
+	c.n.add(groups)
 }
 
 func (c *avgs) Merge(groups []int32, other Column) {
 	o := other.(*avgs)
 	c.sum.Merge(groups, o.sum)
-	merge(c.n, groups, o.n)
+	c.n.merge(groups, &o.n)
 }
 
 func (c *avgs) States(order []int32) []arrow.Array {
 	states := c.sum.States(order)
-	return slices.Insert(states, 1, counters(order, c.n))
+	return slices.Insert(states, 1, c.n.array(order))
 }

@@ -41,50 +41,46 @@ func (f count) New() Column { return &counts{cond: f.cond} }
 
 type counts struct {
 	cond bool
-	n    []uint64
+	n    tallies
 }
 
-func (c *counts) Grow(groups int) { c.n = grown(c.n, groups) }
-func (c *counts) Reset()          { c.n = c.n[:0] }
-func (c *counts) Bytes() int64    { return 8 * int64(cap(c.n)) }
+func (c *counts) Grow(groups int) { c.n.grow(groups) }
+func (c *counts) Reset()          { c.n.reset() }
+func (c *counts) Bytes() int64    { return c.n.bytes() }
 
 func (c *counts) Add(groups, sel []int32, v column.Vector) {
-	n := c.n
+	c.n.expect(uint64(len(groups)))
 	switch {
 	case !c.cond:
-		for _, g := range groups {
-			n[g]++
-		}
+		c.n.add(groups)
+	case c.n.far:
+		countTrue(c.n.wide, groups, sel, v)
+	default:
+		countTrue(c.n.near, groups, sel, v)
+	}
+}
+
+// countTrue is the kernel for conditions.
+func countTrue[T uint32 | uint64](n []T, groups, sel []int32, v column.Vector) {
+	switch {
 	case sel == nil && v.Valid == nil:
 		bools := v.Bools[:len(groups)]
 		for i, g := range groups {
-			n[g] += one(bools[i])
+			n[g] += T(one(bools[i]))
 		}
 	case v.Valid == nil:
 		for k, row := range sel {
-			n[groups[k]] += one(v.Bools[row])
+			n[groups[k]] += T(one(v.Bools[row]))
 		}
 	default:
 		for k, g := range groups {
-			row := k
-			if sel != nil {
-				row = int(sel[k])
-			}
-			n[g] += one(v.Valid[row] && v.Bools[row])
+			row := at(sel, k)
+			n[g] += T(one(v.Valid[row] && v.Bools[row]))
 		}
 	}
 }
 
-func (c *counts) Merge(groups []int32, other Column) {
-	merge(c.n, groups, other.(*counts).n)
-}
-
-// merge adds counts.
-func merge(n []uint64, groups []int32, other []uint64) {
-	for k, g := range groups {
-		n[g] += other[k]
-	}
-}
+func (c *counts) Merge(groups []int32, other Column) { c.n.merge(groups, &other.(*counts).n) }
 
 // one is 1 for true; the compiler makes it a move without a branch.
 func one(b bool) uint64 {
@@ -94,4 +90,4 @@ func one(b bool) uint64 {
 	return 0
 }
 
-func (c *counts) States(order []int32) []arrow.Array { return []arrow.Array{counters(order, c.n)} }
+func (c *counts) States(order []int32) []arrow.Array { return []arrow.Array{c.n.array(order)} }

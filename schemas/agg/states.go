@@ -49,11 +49,6 @@ func addOffset(offsets []int32, n int) []int32 {
 	return append(offsets, int32(n))
 }
 
-// counters is the array of counts.
-func counters(order []int32, n []uint64) arrow.Array {
-	return column.Fixed(arrow.PrimitiveTypes.Uint64, len(order), arrow.GetBytes(gather(order, n)), nil)
-}
-
 func gather[T any](order []int32, values []T) []T {
 	out := make([]T, len(order))
 	for i, g := range order {

@@ -111,70 +111,9 @@ func (f sum) New() Column {
 	return &floatSums{}
 }
 
-// A wideSum is a 128-bit two's complement integer. That many rows of int64, or of decimals of
-// up to 18 digits, there are not.
-type wideSum struct{ lo, hi uint64 }
-
-func (s *wideSum) add(lo, hi uint64) {
-	var carry uint64
-	s.lo, carry = bits.Add64(s.lo, lo, 0)
-	s.hi += hi + carry
-}
-
-type wideSums struct {
-	rows
-	width int // bytes of a state
-	at    []wideSum
-	some  []bool // whether there was any value
-}
-
-func (c *wideSums) Grow(groups int) { c.at, c.some = grown(c.at, groups), grown(c.some, groups) }
-func (c *wideSums) Reset()          { c.at, c.some = c.at[:0], c.some[:0] }
-func (c *wideSums) Bytes() int64    { return 16*int64(cap(c.at)) + int64(cap(c.some)) + c.bytes() }
-
-func (c *wideSums) Add(groups, sel []int32, v column.Vector) {
-	groups, sel = c.pick(groups, sel, v.Valid)
-	switch {
-	case v.Kind == schemas.Decimal && sel == nil:
-		for k, x := range v.Decimals[:len(groups)] {
-			g := groups[k]
-			c.at[g].add(x.LowBits(), uint64(x.HighBits()))
-			c.some[g] = true
-		}
-	case v.Kind == schemas.Decimal:
-		for k, row := range sel {
-			x, g := v.Decimals[row], groups[k]
-			c.at[g].add(x.LowBits(), uint64(x.HighBits()))
-			c.some[g] = true
-		}
-	default:
-		for k, g := range groups {
-			x := v.Ints[at(sel, k)]
-			c.at[g].add(uint64(x), uint64(x>>63))
-			c.some[g] = true
-		}
-	}
-}
-
-func (c *wideSums) Merge(groups []int32, other Column) {
-	o := other.(*wideSums)
-	for k, g := range groups {
-		c.at[g].add(o.at[k].lo, o.at[k].hi)
-		c.some[g] = c.some[g] || o.some[k]
-	}
-}
-
-func (c *wideSums) States(order []int32) []arrow.Array {
-	out := make([]uint64, 0, c.width/8*len(order))
-	for _, g := range order {
-		out = c.at[g].append(out, c.width)
-	}
-	return wideArray(c.width, out, gather(order, c.some))
-}
-
-// wideArray is the array of integers of so many bytes, least word first.
+// wideArray is the array of integers of so many bytes, least word first; some says which are values, nil: all.
 func wideArray(width int, words []uint64, some []bool) []arrow.Array {
-	return []arrow.Array{column.Fixed(&arrow.FixedSizeBinaryType{ByteWidth: width}, len(some), arrow.GetBytes(words), some)}
+	return []arrow.Array{column.Fixed(&arrow.FixedSizeBinaryType{ByteWidth: width}, len(words)/(width/8), arrow.GetBytes(words), some)}
 }
 
 // A decimalSum is a 256-bit two's complement integer, least word first.

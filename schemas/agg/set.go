@@ -32,7 +32,9 @@ type hashSets struct {
 	of      []hashSet
 	arena   arena[uint32] // 0 is a free slot of a table
 	sorted  []uint32
-	scratch []uint32 // a table, empty between uses
+	scratch []uint32 // of different, zero between uses, as are the next two
+	starts  []uint16 // of spread
+	marks   []uint64 // of various
 	seen    uint32   // keeps insertAll's looking from being left out
 }
 
@@ -43,7 +45,7 @@ func (c *hashSets) reset() {
 }
 
 func (c *hashSets) bytes() int64 {
-	return 32*int64(cap(c.of)) + c.arena.bytes() + 4*int64(cap(c.sorted)+cap(c.scratch))
+	return 32*int64(cap(c.of)) + c.arena.bytes() + 4*int64(cap(c.sorted)+cap(c.scratch)) + 2*int64(cap(c.starts)) + 8*int64(cap(c.marks))
 }
 
 // insert puts a hash into a group's set.
@@ -108,10 +110,8 @@ func (c *hashSets) lengthen(s *hashSet) {
 		s.ref, _ = c.arena.get(firstLog)
 		return
 	}
-	table, different := c.gathered(s)
-	clear(table)
-	if s.log == longestLog || 2*different <= int(s.n) {
-		c.tabulate(s, different)
+	if s.log == longestLog || 2*c.various(s) <= int(s.n) {
+		c.tabulate(s, c.different(s))
 		return
 	}
 	ref, seg := c.arena.get(s.log + 1)
@@ -128,14 +128,38 @@ func (c *hashSets) rest(s *hashSet) []uint32 {
 	return c.arena.seg(s.ref, s.log)[:s.n-few]
 }
 
-// gathered is the table, in scratch, of what is listed. Whoever asked empties it.
-func (c *hashSets) gathered(s *hashSet) (table []uint32, different int) {
-	log := tableLog(int(s.n))
-	if len(c.scratch) < 1<<log {
-		c.scratch = make([]uint32, 1<<log)
+// various is about how many different hashes are listed, a tenth too few at worst where they are spread evenly. It marks each
+// in a row of bits that is 8 to 16 times as long as the list: no place has to be looked for. Counted in a table, as before,
+// the million users of a date's 10,000 pages took 25 to 34 ns an event, and take 20 to 25 so; in turns, least of four, on a
+// machine with twenty other processes to a core.
+func (c *hashSets) various(s *hashSet) (n int) {
+	log := bits.Len(uint(s.n-1)) + 3
+	c.marks = sized(c.marks, 1<<(longestLog+4-6))
+	marks := c.marks[:max(1, 1<<log>>6)]
+	mark := func(h uint32) {
+		at := h >> (32 - log)
+		w := &marks[at>>6]
+		n += int(^*w >> (at & 63) & 1)
+		*w |= 1 << (at & 63)
 	}
-	table = c.scratch[:1<<log]
-	return table, int(c.fill(table, log, s))
+	for _, h := range s.few[:min(s.n, few)] {
+		mark(h)
+	}
+	for _, h := range c.rest(s) {
+		mark(h)
+	}
+	clear(marks)
+	return n
+}
+
+// different is how many different hashes are listed.
+func (c *hashSets) different(s *hashSet) int {
+	log := tableLog(int(s.n))
+	c.scratch = sized(c.scratch, 1<<log)
+	table := c.scratch
+	n := c.fill(table, log, s)
+	clear(table)
+	return int(n)
 }
 
 // fill puts what is listed into a table.

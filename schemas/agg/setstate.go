@@ -1,6 +1,9 @@
 package agg
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // merge adds the sets of others, the k-th to that of groups[k]. The degree that excludes least and
 // leaves no more than uniqMax of all hashes is the same in whatever order they come.
@@ -84,21 +87,74 @@ func (c *hashSets) ascending(s *hashSet) []uint32 {
 	switch {
 	case s.log == 0:
 		sorted = sorted[:copy(sorted, s.few[:s.n])]
+		order(sorted)
 	case s.table:
 		sorted = sorted[:taken(sorted, c.arena.seg(s.ref, s.log))]
+		order(sorted)
 	default:
-		table, _ := c.gathered(s)
-		sorted = sorted[:taken(sorted, table)]
-		clear(table)
-	}
-	for i := 1; i < len(sorted); i++ {
-		h, k := sorted[i], i
-		for ; k > 0 && sorted[k-1] > h; k-- {
-			sorted[k] = sorted[k-1]
-		}
-		sorted[k] = h
+		sorted = sorted[:s.n]
+		c.spread(sorted, s)
+		order(sorted)
+		sorted = sorted[:distinctOf(sorted)]
 	}
 	return sorted
+}
+
+// spread puts what is listed nearly into order: by as many of the upper bits, which are as good as random, as tell that many
+// hashes apart. States of a date's pages took 14 to 15 ns an event when equal hashes were found by a table, and take 8 to 10 so;
+// those of a minute's countries, quantiles included, 30 and 26.
+func (c *hashSets) spread(to []uint32, s *hashSet) {
+	log := min(spreadLog, bits.Len(uint(s.n-1)))
+	c.starts = sized(c.starts, 1<<spreadLog)
+	starts, rest := c.starts[:1<<log], c.rest(s)
+	for _, h := range s.few {
+		starts[h>>(32-log)]++
+	}
+	for _, h := range rest {
+		starts[h>>(32-log)]++
+	}
+	at := uint16(0) // a list has fewer hashes than 16 bits count
+	for i, n := range starts {
+		starts[i], at = at, at+n
+	}
+	for _, h := range s.few {
+		next := &starts[h>>(32-log)]
+		to[*next] = h
+		*next++
+	}
+	for _, h := range rest {
+		next := &starts[h>>(32-log)]
+		to[*next] = h
+		*next++
+	}
+	clear(starts)
+}
+
+const spreadLog = 12 // counters stay in the first level of cache
+
+// order sorts what is nearly in order.
+func order(hashes []uint32) {
+	for i := 1; i < len(hashes); i++ {
+		h, k := hashes[i], i
+		for ; k > 0 && hashes[k-1] > h; k-- {
+			hashes[k] = hashes[k-1]
+		}
+		hashes[k] = h
+	}
+}
+
+// distinctOf moves the different ones of sorted hashes to the front and returns how many they are.
+func distinctOf(sorted []uint32) int {
+	if len(sorted) == 0 {
+		return 0
+	}
+	n, last := 1, sorted[0]
+	for _, h := range sorted[1:] {
+		sorted[n] = h
+		n += int(one(h != last))
+		last = h
+	}
+	return n
 }
 
 // taken copies what slots hold, which is less than there is room for, and returns how many hashes that are.

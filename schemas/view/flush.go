@@ -17,10 +17,14 @@ func (f *Fold) Flush() arrow.Record {
 	var columns []arrow.Array
 	sorted := make([]int32, len(order))
 	for i, k := range f.keys {
-		for at, g := range order {
-			sorted[at] = numbers[i][g]
+		values := order
+		if !isIdentity(numbers[i]) {
+			for at, g := range order {
+				sorted[at] = numbers[i][g]
+			}
+			values = sorted
 		}
-		columns = append(columns, k.array(sorted))
+		columns = append(columns, k.array(values))
 	}
 	for _, m := range f.measures {
 		columns = append(columns, m.States(order)...)
@@ -64,13 +68,14 @@ func (f *Fold) order(numbers [][]int32) []int32 {
 		if f.keys[i].n == 1 {
 			continue
 		}
-		rank := f.keys[i].ranks()
-		if len(rank) == f.groups { // one group to a value, or there would be more
-			for g, n := range numbers[i] {
-				next[rank[n]] = int32(g)
-			}
-			order, next = next, order
+		byValue := f.keys[i].ascending()
+		if len(byValue) == f.groups && isIdentity(numbers[i]) { // a group to a value, or there would be more, of its number
+			order, next = byValue, order
 			continue
+		}
+		rank := make([]int32, len(byValue))
+		for at, n := range byValue {
+			rank[n] = int32(at)
 		}
 		start := make([]int32, len(rank)+1)
 		for _, n := range numbers[i] {
@@ -87,6 +92,16 @@ func (f *Fold) order(numbers [][]int32) []int32 {
 		order, next = next, order
 	}
 	return order
+}
+
+// isIdentity reports whether each group has its own number, as the users of a day have.
+func isIdentity(numbers []int32) bool {
+	for i, n := range numbers {
+		if int32(i) != n {
+			return false
+		}
+	}
+	return true
 }
 
 func (f *Fold) reset() {

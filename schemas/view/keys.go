@@ -20,6 +20,7 @@ type key struct {
 	near   nearInts // their numbers, while they are integers of a small range,
 	far    bool     // else
 	table  table
+	late   []int32 // scratch
 	texts  map[string]int32
 	nums   map[decimal128.Num]int32
 	values []value // by number: of strings and decimals
@@ -92,8 +93,14 @@ func at(rows []int32, i int) int32 {
 
 // ints looks a value up only where it differs from the row before: events come mostly in the
 // order of time, so that buckets of time make long runs.
+//
+// Values that have no number yet are put off until all others are looked up. Whether one has cannot be foreseen, and a wrong
+// guess costs what the look-up waits for memory, which those of a chunk otherwise do side by side: a date of
+// a million events by 400,000 users of a million took 43 to 46 ns an event, and takes 36 to 43 like this (whole folds by
+// day and user, in turns, least of four, on a machine with twenty other processes to a core).
 func (k *key) ints(v column.Vector, rows, out []int32) {
-	last, number, known := int64(0), int32(0), false
+	k.late = sized(k.late, len(out))
+	last, number, known, late := int64(0), int32(0), false, 0
 	for i := range out {
 		row := at(rows, i)
 		if v.Valid != nil && !v.Valid[row] {
@@ -102,7 +109,15 @@ func (k *key) ints(v column.Vector, rows, out []int32) {
 		}
 		if x := v.Ints[row]; x != last || !known {
 			last, number, known = x, k.near.get(x), true
-			if number < 0 {
+		}
+		out[i] = number
+		k.late[late] = int32(i)
+		late += int(uint32(number) >> 31) // those below 0
+	}
+	for n, i := range k.late[:late] {
+		x := v.Ints[at(rows, int(i))]
+		if n == 0 || x != last {
+			if last, number = x, k.near.get(x); number < 0 {
 				number = k.word(uint64(x))
 			}
 		}
@@ -229,6 +244,6 @@ func (k *key) reset() {
 
 // bytes is an estimate where maps are concerned: 32 bytes an entry.
 func (k *key) bytes() int64 {
-	return k.table.bytes() + k.near.bytes() + 8*int64(cap(k.words)) + 4*int64(cap(k.codes)) + 32*int64(cap(k.values)) +
+	return k.table.bytes() + k.near.bytes() + 8*int64(cap(k.words)) + 4*int64(cap(k.codes)+cap(k.late)) + 32*int64(cap(k.values)) +
 		32*int64(len(k.texts)+len(k.nums)) + k.held
 }

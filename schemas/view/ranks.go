@@ -14,32 +14,24 @@ import (
 	"watershed/schemas/column"
 )
 
-// ranks gives, by number, the place of a value among all of the key's values, null last.
-func (k *key) ranks() []int32 {
-	ranks := make([]int32, k.n)
-	at := int32(0)
-	place := func(number int32) {
-		ranks[number] = at
-		at++
-	}
+// ascending are the numbers of all of the key's values in the order of those, null last.
+func (k *key) ascending() []int32 {
+	out := make([]int32, 0, k.n)
 	switch {
 	case k.typ.Kind == schemas.Decimal:
-		byValue := k.numbers()
-		slices.SortFunc(byValue, func(a, b int32) int { return k.values[a].num.Cmp(k.values[b].num) })
-		for _, n := range byValue {
-			place(n)
-		}
+		out = k.numbers()
+		slices.SortFunc(out, func(a, b int32) int { return k.values[a].num.Cmp(k.values[b].num) })
 	case !k.far && k.typ.Kind != schemas.String:
-		k.near.ascending(place)
+		k.near.ascending(func(number int32) { out = append(out, number) })
 	default:
 		for _, s := range k.sorted() {
-			place(s.number)
+			out = append(out, s.number)
 		}
 	}
 	if k.null >= 0 {
-		place(k.null)
+		out = append(out, k.null)
 	}
-	return ranks
+	return out
 }
 
 // numbers are the numbers of all values but null.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -26,10 +27,17 @@ import (
 	"watershed/speed"
 )
 
-func TestMain(m *testing.M) { devtest.Main(m) }
+// TestMain has properties checked 20 times, since here they are checked with the race detector;
+// -rapid.checks=1000 looks longer.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "20"); err != nil { // what the command line says comes later
+		panic(err) // the flag is rapid's
+	}
+	devtest.Main(m)
+}
 
 // patience bounds each wait, on a machine on which many packages are tested at once.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 const hitEvent = `
 event: hit

@@ -180,11 +180,12 @@ func TestRefusedPlanFarBehind(t *testing.T) {
 		}
 		return nil, nil
 	})
-	r := w.start(db, quick())
+	cfg := speed.Config{FlushEvery: 100 * time.Millisecond} // or there would be hundreds of flushes
+	r := w.start(db, cfg)
 	w.publishMany(speed.ApartBehind + 10)
 	w.caughtUp(db, none, total)
 	r.stop()
-	r = w.start(db, quick())
+	r = w.start(db, cfg)
 	w.until("a refusal", func() bool { return r.Stats().Refused > 0 })
 	w.publish(50, 200)
 	w.caughtUp(db, none, total)

@@ -33,14 +33,18 @@ func (m *arrayMaker) make(p *page) (arrow.Array, error) {
 	if p.levels != nil {
 		nulls = p.rows - countOnes(p.levels)
 	}
-	if p.dict != nil {
-		if m.typ.ID() != arrow.STRING {
-			return nil, fmt.Errorf("a dictionary of %s", m.typ)
-		}
+	if p.dict != nil && m.typ.ID() == arrow.STRING {
 		return m.dictionary(p, validity, nulls)
 	}
 	var buffers []*memory.Buffer
 	v := &p.values
+	if p.dict != nil {
+		if m.typ.ID() == arrow.BOOL {
+			return nil, fmt.Errorf("a dictionary of %s", m.typ)
+		}
+		numbers := gather(p.dict, p.codes, decimalBytes)
+		v = &numbers
+	}
 	switch m.typ.ID() {
 	case arrow.STRING:
 		offsets, err := stringOffsets(v, p.levels, p.rows)
@@ -172,6 +176,9 @@ func stringOffsets(v *values, levels []byte, rows int) ([]uint32, error) {
 	return out, nil
 }
 
+// decimalBytes are those of a decimal that is no INT64.
+const decimalBytes = 16
+
 func decimals(v *values) []decimal128.Num {
 	out := make([]decimal128.Num, v.n)
 	if v.int64s != nil {
@@ -181,7 +188,7 @@ func decimals(v *values) []decimal128.Num {
 		return out
 	}
 	for i := range out {
-		b := v.data[16*i : 16*i+16]
+		b := v.data[decimalBytes*i : decimalBytes*(i+1)]
 		out[i] = decimal128.New(int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint64(b[8:]))
 	}
 	return out

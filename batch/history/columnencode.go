@@ -25,13 +25,10 @@ func (c *columnWriter) encodeLevels() ([]byte, error) {
 
 // encode leaves the page's values in c.raw, and returns their encoding.
 func (c *columnWriter) encode() (format.Encoding, error) {
-	p, enc, err := &c.page, c.encoding.Encoding(), error(nil)
-	if c.dict != nil {
-		if !c.dictFull {
-			c.raw, err = parquet.RLEDictionary.EncodeInt32(c.raw, p.codes)
-			return enc, err
-		}
-		enc = format.Plain
+	p, enc, err := &c.page, c.withoutDictionary(), error(nil)
+	if !c.dictFull && (c.dict != nil || c.numbers != nil && c.codeNumbers()) {
+		c.raw, err = parquet.RLEDictionary.EncodeInt32(c.raw, p.codes)
+		return format.RLEDictionary, err
 	}
 	switch plain := enc == format.Plain; {
 	case !plain && enc != format.DeltaBinaryPacked && enc != format.DeltaLengthByteArray && enc != format.DeltaByteArray:

@@ -29,8 +29,9 @@ type columnWriter struct {
 	chunk chunk
 	stats columnStats // of all row groups
 
-	dict       *dictionary // nil: the column is stored without
-	dictFull   bool        // the rest of the row group goes on without it
+	dict       *dictionary       // of strings; nil: the column is stored without
+	numbers    *numberDictionary // of numbers, likewise
+	dictFull   bool              // the rest of the row group goes on without it
 	source     dictionarySource
 	present    []int32 // scratch: the rows of a span that are not null
 	raw, extra []byte  // scratch: a page's values
@@ -88,8 +89,13 @@ func newColumnWriter(f schemas.Field, node parquet.Node) *columnWriter {
 	if c.encoding == nil {
 		c.encoding = &parquet.Plain
 	}
-	if c.encoding.Encoding() == format.RLEDictionary && c.physical == format.ByteArray {
-		c.dict = newDictionary()
+	if c.encoding.Encoding() == format.RLEDictionary {
+		switch c.physical {
+		case format.ByteArray:
+			c.dict = newDictionary()
+		case format.Int64, format.Int32, format.Double:
+			c.numbers = newNumberDictionary()
+		}
 	}
 	for _, s := range []*columnStats{&c.stats, &c.page.stats, &c.chunk.stats} {
 		s.typ, s.narrow = f.Type, c.physical == format.Int32
@@ -103,10 +109,29 @@ func (c *columnWriter) reset() {
 	c.chunk.reset()
 	c.stats.reset()
 	c.source = dictionarySource{}
+	c.resetDictionary()
+}
+
+func (c *columnWriter) resetDictionary() {
 	c.dictFull = false
 	if c.dict != nil {
 		c.dict.reset()
 	}
+	if c.numbers != nil {
+		c.numbers.reset()
+	}
+}
+
+// withoutDictionary is the encoding of pages behind those that a dictionary takes.
+func (c *columnWriter) withoutDictionary() format.Encoding {
+	enc := c.encoding.Encoding()
+	switch {
+	case enc != format.RLEDictionary:
+		return enc
+	case c.physical == format.Int64 || c.physical == format.Int32:
+		return format.DeltaBinaryPacked
+	}
+	return format.Plain
 }
 
 // flush ends the page.
@@ -179,7 +204,13 @@ func (c *columnWriter) compress(raw []byte) (body []byte, compressed bool, err e
 
 // A dictionary page says nothing about its compression: it is always compressed.
 func (c *columnWriter) dictionaryPage() ([]byte, int64, error) {
-	raw := c.dict.plain()
+	var raw []byte
+	var n int
+	if c.dict != nil {
+		raw, n = c.dict.plain(), c.dict.n()
+	} else {
+		raw, n = c.numbers.plain(c.physical), len(c.numbers.values)
+	}
 	body := raw
 	if c.codec != nil && c.codec.CompressionCodec() != format.Uncompressed {
 		var err error
@@ -190,7 +221,7 @@ func (c *columnWriter) dictionaryPage() ([]byte, int64, error) {
 	}
 	header := format.PageHeader{
 		Type: format.DictionaryPage, UncompressedPageSize: int32(len(raw)), CompressedPageSize: int32(len(body)), CRC: int32(crc32.ChecksumIEEE(body)),
-		DictionaryPageHeader: thrift.New(format.DictionaryPageHeader{NumValues: int32(c.dict.n()), Encoding: format.Plain}),
+		DictionaryPageHeader: thrift.New(format.DictionaryPageHeader{NumValues: int32(n), Encoding: format.Plain}),
 	}
 	out, err := c.appendHeader(nil, &header)
 	if err != nil {

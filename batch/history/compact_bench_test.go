@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -57,7 +58,7 @@ func pageviews(r *rand.Rand, zipf *rand.Zipf, n int, moment, seq int64) arrow.Re
 
 // BenchmarkCompact compacts a day of page views that was archived in many files, and the flights of two
 // years, and says what an event takes on disk before and after, and in one Parquet file each that
-// ClickHouse writes of the compacted rows with zstd, in several orders.
+// ClickHouse, in several orders, and DuckDB write of the compacted rows with zstd.
 func BenchmarkCompact(b *testing.B) {
 	c, root := readableRoot(b)
 	const files, each = 48, 25_000
@@ -68,9 +69,7 @@ func BenchmarkCompact(b *testing.B) {
 		addFile(b, views, pageviews(r, zipf, each, k*86_400_000_000/files, k+1), 0, testApp, k+1)
 	}
 	trips := mustOpen(b, root, departure())
-	for range 1 {
-		mustImport(b, trips, flights(b))
-	}
+	mustImport(b, trips, flights(b))
 	for _, x := range []struct {
 		table  *Table
 		orders []string
@@ -101,6 +100,9 @@ func BenchmarkCompact(b *testing.B) {
 			for _, order := range x.orders {
 				b.Logf("%s: %d dates; ClickHouse, zstd, ORDER BY _date, %s: %.2f B/event", name, len(report.Dates), order, float64(byClickHouse(b, c, x.table, order))/events)
 			}
+			for _, version := range []string{"v1", "v2"} {
+				b.Logf("%s: DuckDB, zstd, pages %s: %.2f B/event", name, version, float64(byDuckDB(b, x.table, after, version))/events)
+			}
 		})
 	}
 }
@@ -111,6 +113,23 @@ func byClickHouse(b *testing.B, c *devserver.ClickHouse, table *Table, order str
 	path := filepath.Join(filepath.Dir(table.Dir()), "sorted.parquet")
 	query(b, c, fmt.Sprintf("INSERT INTO FUNCTION file('%s', Parquet) SELECT * EXCEPT _date FROM deltaLakeLocal('%s') ORDER BY _date, %s "+
 		"SETTINGS engine_file_truncate_on_insert = 1, output_format_parquet_compression_method = 'zstd'", path, table.Dir(), order))
+	info, err := os.Stat(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return info.Size()
+}
+
+// byDuckDB is how many bytes a snapshot's rows take as a Parquet file that DuckDB writes, in the order of compacted files.
+func byDuckDB(b *testing.B, table *Table, s *Snapshot, version string) int64 {
+	b.Helper()
+	var files []string
+	for _, f := range s.Files {
+		files = append(files, "'"+filepath.Join(table.Dir(), filepath.FromSlash(f.Path))+"'")
+	}
+	path := filepath.Join(b.TempDir(), "sorted.parquet")
+	duckQuery(b, []string{fmt.Sprintf("COPY (SELECT * FROM read_parquet([%s], hive_partitioning = false) ORDER BY time, _seq, _row) TO '%s' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION %s)",
+		strings.Join(files, ", "), path, version)})
 	info, err := os.Stat(path)
 	if err != nil {
 		b.Fatal(err)
@@ -139,6 +158,62 @@ func BenchmarkZstd(b *testing.B) {
 				size := 0
 				for b.Loop() {
 					if size, err = trial(f, node, rec.Column(column), wholeOrder(rows)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(size)/rows, "bytes/value")
+				b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mvalues/s")
+			})
+		}
+	}
+}
+
+// BenchmarkNumbers scans the numbers of page views in each form that they can be stored in, on one core, in the order of a
+// compacted file, and says what they take on disk.
+func BenchmarkNumbers(b *testing.B) {
+	const rows = rowGroupRows
+	r := newRand(63)
+	rec := pageviews(r, rand.NewZipf(r, 1.1, 8, 9_999), rows, 43_200_000_000, 1)
+	for _, column := range []int{2, 6, 7, 8} {
+		f := pageview().Fields[column]
+		for _, form := range forms(f.Type) {
+			name := "plain"
+			if form.encoding != nil {
+				name = form.encoding.Encoding().String()
+			}
+			b.Run(fmt.Sprintf("%s/%s/%s", f.Name, name, form.codec), func(b *testing.B) {
+				table := mustOpen(b, b.TempDir(), pageview())
+				group := parquet.Group{}
+				for _, other := range ownFields(pageview()) {
+					stored := forms(other.Type)[0]
+					if other.Name == f.Name {
+						stored = form
+					}
+					node, err := stored.node(other)
+					if err != nil {
+						b.Fatal(err)
+					}
+					group[other.Name] = node
+				}
+				w, err := table.newFileAs(0, newFileName(), parquet.NewSchema("pageview", group))
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer w.abort()
+				if err := w.write(rec, nil); err != nil {
+					b.Fatal(err)
+				}
+				a, err := w.close(false, false)
+				if err != nil {
+					b.Fatal(err)
+				}
+				file := File{Path: w.path, Size: a.Size, Rows: rows}
+				size, err := trial(f, group[f.Name], rec.Column(column), wholeOrder(rows))
+				if err != nil {
+					b.Fatal(err)
+				}
+				for b.Loop() {
+					if err := table.Scan(b.Context(), file, []string{f.Name}, func(arrow.Record) error { return nil }); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -6,6 +6,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/compress"
+	"github.com/parquet-go/parquet-go/compress/zstd"
 	"github.com/parquet-go/parquet-go/encoding"
 
 	"watershed/schemas"
@@ -21,28 +22,33 @@ type form struct {
 // faster: 1/16.
 const worthwhile = 16
 
-// Of the levels of zstd the default one is taken. BenchmarkZstd, ids of 16 random hex digits: the fastest leaves 15.6 bytes of
-// each, the default 10.7, the next better one 8.4 in more than twice the CPU time, the best 8.5. Random floats
-// stay as large as they are at any level.
-//
+// better is the level of zstd behind the default one, which is tried for strings, too. BenchmarkZstd, ids of 16 random hex
+// digits: the fastest leaves 15.6 bytes of each, the default 10.7, this one 8.4 (8.1 with lengths apart) in more than twice
+// the CPU time, the best 8.5. Random floats stay as large as they are at any level.
+var better compress.Codec = &zstd.Codec{Level: zstd.SpeedBetterCompression}
+
 // forms are those that are tried for a type, the ones that are read fastest first.
 func forms(t schemas.Type) []form {
 	switch t.Kind {
 	case schemas.String:
 		return []form{
 			{&parquet.RLEDictionary, &parquet.Snappy}, {&parquet.RLEDictionary, &parquet.Zstd},
-			{&parquet.DeltaLengthByteArray, &parquet.Zstd}, {&parquet.DeltaByteArray, &parquet.Zstd},
+			{&parquet.DeltaLengthByteArray, &parquet.Zstd}, {&parquet.DeltaLengthByteArray, better},
+			{&parquet.DeltaByteArray, &parquet.Zstd}, {&parquet.DeltaByteArray, better},
 		}
 	case schemas.Bool:
 		return []form{{nil, &parquet.Snappy}, {nil, &parquet.Zstd}}
 	case schemas.Float64:
-		return []form{{nil, &parquet.Zstd}}
+		return []form{{&parquet.RLEDictionary, &parquet.Snappy}, {nil, &parquet.Zstd}}
 	case schemas.Decimal:
 		if t.Precision > 18 {
 			return []form{{nil, &parquet.Zstd}}
 		}
 	}
-	return []form{{&parquet.DeltaBinaryPacked, &parquet.Snappy}, {&parquet.DeltaBinaryPacked, &parquet.Zstd}, {nil, &parquet.Zstd}}
+	return []form{
+		{&parquet.DeltaBinaryPacked, &parquet.Snappy}, {&parquet.RLEDictionary, &parquet.Snappy}, {&parquet.RLEDictionary, &parquet.Zstd},
+		{&parquet.DeltaBinaryPacked, &parquet.Zstd}, {nil, &parquet.Zstd},
+	}
 }
 
 // What a trial encodes: some stretches of rows as they will lie in the file; of strings a whole row group,
@@ -68,23 +74,34 @@ func chooseSchema(ev *schemas.Event, rec arrow.Record, order []int32) (*parquet.
 		if f.Type.Kind == schemas.String {
 			rows = order[:min(len(order), rowGroupRows)]
 		}
-		best, least := parquet.Node(nil), 0
-		for _, form := range forms(f.Type) {
-			node, err := form.node(f)
-			if err != nil {
-				return nil, fmt.Errorf("field %s: %w", f.Name, err)
-			}
-			n, err := trial(f, node, rec.Column(k), rows)
-			if err != nil {
-				return nil, fmt.Errorf("field %s: %w", f.Name, err)
-			}
-			if best == nil || n < least-least/worthwhile {
-				best, least = node, n
-			}
+		best, err := choose(f, rec.Column(k), rows, forms(f.Type))
+		if err == nil {
+			group[f.Name], err = best.node(f)
 		}
-		group[f.Name] = best
+		if err != nil {
+			return nil, fmt.Errorf("field %s: %w", f.Name, err)
+		}
 	}
 	return parquet.NewSchema(ev.Name, group), nil
+}
+
+// choose is the form of a column that stores rows of it in the fewest bytes.
+func choose(f schemas.Field, col arrow.Array, rows []int32, among []form) (best form, err error) {
+	least := -1
+	for _, form := range among {
+		node, err := form.node(f)
+		if err != nil {
+			return best, err
+		}
+		n, err := trial(f, node, col, rows)
+		if err != nil {
+			return best, err
+		}
+		if least < 0 || n < least-least/worthwhile {
+			best, least = form, n
+		}
+	}
+	return best, nil
 }
 
 // ownFields are an event's fields and the columns that we add.

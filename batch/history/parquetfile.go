@@ -129,10 +129,7 @@ func (f *parquetFile) putChunk(c *columnWriter) (chunk format.ColumnChunk, index
 		}
 	}
 	if c.chunk.plain > 0 {
-		enc := c.encoding.Encoding()
-		if c.dict != nil {
-			enc = format.Plain
-		}
+		enc := c.withoutDictionary()
 		if enc != format.Plain || c.chunk.encoded == 0 {
 			m.Encoding = append(m.Encoding, enc)
 		}
@@ -150,10 +147,8 @@ func (f *parquetFile) putChunk(c *columnWriter) (chunk format.ColumnChunk, index
 	index = columnIndex(c.chunk.bounds)
 	c.stats.merge(&c.chunk.stats)
 	c.chunk.reset()
-	c.dictFull, c.source = false, dictionarySource{codes: c.source.codes}
-	if c.dict != nil {
-		c.dict.reset()
-	}
+	c.source = dictionarySource{codes: c.source.codes}
+	c.resetDictionary()
 	return format.ColumnChunk{MetaData: m}, index, offset, nil
 }
 

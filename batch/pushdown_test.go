@@ -193,13 +193,13 @@ func TestEnginesAgree(t *testing.T) {
 		if again := w.batch(other); again.Slices.Computed != 0 || again.Slices.Reused != first.Slices.Computed+first.Slices.Reused {
 			t.Errorf("build %d: computed %d slices again, reused %d", again.Build, again.Slices.Computed, again.Slices.Reused)
 		}
-		// A rebuild fails if a finished value differs.
-		if diff := cmp.Diff(counted(rebuilt(goEngine)), counted(rebuilt(clickhouse))); diff != "" {
-			t.Errorf("round %d: reports (-go +clickhouse):\n%s", i, diff)
-		}
 		if i == 0 {
 			w.compact(func(o *history.CompactOptions) { o.MinFiles, o.Every = 1, true })
 		}
+	}
+	// A rebuild fails if a finished value differs: of dates that the one has computed or the other.
+	if diff := cmp.Diff(counted(rebuilt(goEngine)), counted(rebuilt(clickhouse))); diff != "" {
+		t.Errorf("reports (-go +clickhouse):\n%s", diff)
 	}
 	w.verified()
 }

@@ -19,6 +19,11 @@ import (
 //
 // ClickHouse makes an object of each AggregateFunction state to write it again: that of uniq over a few values
 // takes it 0.5 to 1 µs a row, all columns of numbers together 0.4, a Map of 15 entries 0.25.
+// As strings, in a column SimpleAggregateFunction(groupArrayArray, Array(String)) that merges keep whole, they would
+// take a quarter of that to insert: 0.1 s instead of 0.4 for 100,000 states of 90 values, 0.35 instead of 0.8 for
+// 690,000 of 14 with the columns beside them. But whoever reads them has to cast them: 0.15 µs more for each state and
+// reading, which is 10 to 17 % of merging them by group and 35 % of merging all into one. States are read more often
+// than they are written, so they stay what they are.
 type wired struct {
 	typ    string
 	rows   int

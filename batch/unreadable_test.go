@@ -142,8 +142,8 @@ func (w *world) renewed(table string, aside bool) {
 			}
 			err = errors.Join(got.Err(), got.Close())
 		}
-		var damaged interface{ Damaged() bool }
-		if !errors.As(err, &damaged) || !damaged.Damaged() || !strings.Contains(err.Error(), "`watershed repair`") {
+		var damaged *store.Error
+		if !errors.As(err, &damaged) || !damaged.Damaged() || !strings.Contains(damaged.Message(), "`watershed repair`") {
 			w.t.Errorf("reading %s: %v; want an error that names what heals", table, err)
 		}
 	}

@@ -176,6 +176,9 @@ const (
 // unsupported is an error of a Reader about a result whose types it cannot hand over.
 type unsupported interface{ Unsupported() bool }
 
+// damaged is an error of a Reader about a table that ClickHouse cannot read: the message says what heals.
+type damaged interface{ Damaged() bool }
+
 // problemOf says what a failed query means to the client.
 func problemOf(ctx context.Context, err error) *Problem {
 	var p *Problem
@@ -207,6 +210,10 @@ func problemOfServer(err ServerError) *Problem {
 		code = Busy
 	case chReadonly, chSettingConstraint, chAccessDenied, chDatabaseAccessDenied:
 		code = Forbidden
+	}
+	var broken damaged
+	if errors.As(err, &broken) && broken.Damaged() {
+		code = Unavailable
 	}
 	p := problem(code, "%s", err.Message())
 	p.ClickHouse, p.cause = err.Code(), err

@@ -74,11 +74,7 @@ func (e *Error) Error() string {
 	if e.code == 0 {
 		return fmt.Sprintf("ClickHouse did not answer: %v", e.cause)
 	}
-	heal := ""
-	if e.Damaged() {
-		heal = howToHeal
-	}
-	return fmt.Sprintf("ClickHouse: %s (code %d)%s", e.message, e.code, heal)
+	return fmt.Sprintf("ClickHouse: %s (code %d)", e.Message(), e.code)
 }
 
 // Damaged reports that ClickHouse cannot read a part of a table: it never will, until the table is renewed.
@@ -90,8 +86,13 @@ func (e *Error) Unwrap() error { return e.cause }
 // Code is ClickHouse's number of the exception, 0 when it did not answer.
 func (e *Error) Code() int { return e.code }
 
-// Message is ClickHouse's message alone.
-func (e *Error) Message() string { return e.message }
+// Message is ClickHouse's message, and what heals a table that it cannot read.
+func (e *Error) Message() string {
+	if e.Damaged() {
+		return e.message + howToHeal
+	}
+	return e.message
+}
 
 // Fenced reports that the write's term is not its role's newest. Nothing was written.
 func (e *Error) Fenced() bool {

@@ -127,7 +127,7 @@
 //	busy                    429     ClickHouse has no place for another query, the quota is used up, too many tails are open, or too many events wait for the log
 //	internal                500     a bug here; the log says more
 //	build-changed           503     flips came faster than the query could be analysed
-//	unavailable             503     ClickHouse or the log does not answer
+//	unavailable             503     ClickHouse or the log does not answer, or ClickHouse cannot read a table
 //	log-full                503     the log has no room for events
 //	timeout                 504     not done within the time limit
 //	not-reached             504     the views have not reached min_position in time: "lagging" says which, and why

@@ -20,6 +20,7 @@ import (
 
 func (a *app) tailCmd() *cobra.Command {
 	var every time.Duration
+	var from, to string
 	var filter, null []string
 	var limit uint64
 	cmd := &cobra.Command{
@@ -35,13 +36,15 @@ goes on where it was. After a build goes live, which standard error says, any gr
 			if err := a.locate(); err != nil {
 				return err
 			}
-			ask := url.Values{"filter": filter, "null": null, "every": {every.String()}}
+			ask := url.Values{"filter": filter, "null": null, "every": {every.String()}, "from": {from}, "to": {to}}
 			t := &tailer{app: a, url: url.URL{Scheme: "http", Host: a.cfg.Listen, Path: "/v1/views/" + args[0] + "/tail", RawQuery: ask.Encode()},
 				aligned: isTerminal(a.stdout), limit: limit}
 			return t.run(cmd.Context())
 		},
 	}
 	cmd.Flags().DurationVar(&every, "every", 500*time.Millisecond, "changes within so long are one, 100ms to 60s")
+	cmd.Flags().StringVar(&from, "from", "", "groups whose time buckets start at this `time` or later (RFC 3339, or a date)")
+	cmd.Flags().StringVar(&to, "to", "", "groups whose time buckets start before this `time`")
 	cmd.Flags().StringArrayVar(&filter, "filter", nil, "`dimension:value` of the groups; repeated for one dimension: any of the values")
 	cmd.Flags().StringArrayVar(&null, "null", nil, "`dimension` that the groups have no value of")
 	cmd.Flags().Uint64Var(&limit, "limit", 0, "leave after so many groups")

@@ -61,6 +61,7 @@ func scripts(t *testing.T, dir string) testscript.Params {
 			"statusof": statusUntil,
 			"asks":     askLogged,
 			"emptied":  emptyTable,
+			"spoiled":  spoilTable,
 			"ready":    waitReady,
 			"settled":  settled,
 			"truncate": truncateFile,

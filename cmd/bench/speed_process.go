@@ -146,12 +146,16 @@ func join(ctx context.Context, err error) <-chan struct{} {
 	return closed
 }
 
-// workerMemory is what `watershed speed` prefers.
-const workerMemory = 224 << 20
+// workerMemory is what `watershed speed` prefers, and workerGrowth when it collects below that.
+const (
+	workerMemory = 208 << 20
+	workerGrowth = 300
+)
 
 // stayFolding is the speed worker as `watershed speed` runs it, by itself.
 func stayFolding(ctx context.Context, t task, began <-chan struct{}, say *json.Encoder) (err error) {
 	debug.SetMemoryLimit(workerMemory)
+	debug.SetGCPercent(workerGrowth)
 	log, err := eventlog.Open(ctx, eventlog.Config{URL: t.NATS})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
@@ -28,6 +29,9 @@ func (a *app) speed(ctx context.Context) error {
 		return err
 	}
 	a.preferMemory(workerMemory)
+	if a.getenv("GOGC") == "" {
+		debug.SetGCPercent(workerGrowth)
+	}
 	e, err := a.connect(ctx)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -30,6 +31,8 @@ type DB struct {
 	fsync  bool
 	of     string // of a scratch: the database that it lies beside
 	logger *slog.Logger
+
+	patience time.Duration // with deletions of bookkeeping
 }
 
 // Open connects, checks the server's version, and makes the database and its system tables
@@ -45,7 +48,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	db := &DB{client: c, wires: newWires(cfg.Addr, cfg.User, cfg.Password), fsync: !cfg.NoFsync, logger: cfg.Logger}
+	db := &DB{client: c, wires: newWires(cfg.Addr, cfg.User, cfg.Password), fsync: !cfg.NoFsync, logger: cfg.Logger, patience: deletePatience}
 	if err := db.prepare(ctx, cfg.Database); err != nil {
 		return nil, fmt.Errorf("open ClickHouse at %s: %w", cfg.Addr, errors.Join(err, db.Close()))
 	}

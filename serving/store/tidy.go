@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"watershed/internal/crash"
 	"watershed/schemas"
@@ -14,6 +15,8 @@ const (
 	idleRows   = 8    // of a kind that may lie about: to delete them at once costs as much as to delete one
 	keepAudits = 400  // builds whose audits are kept
 	deleteIDs  = 5000 // of one DELETE
+
+	deletePatience = 30 * time.Second // with ClickHouse, which takes milliseconds when all is well
 )
 
 // tidy deletes bookkeeping that no decision rests on any more, once there is some of a kind, so that it
@@ -42,7 +45,7 @@ func (db *DB) tidy(ctx context.Context, live schemas.Live, b *books, gone []uint
 		if b.idle[d.table] < idleRows {
 			continue
 		}
-		if err := db.delete(ctx, d.table, d.where); err != nil {
+		if _, err := db.delete(ctx, d.table, d.where); err != nil {
 			return err
 		}
 	}
@@ -54,7 +57,7 @@ func (db *DB) tidy(ctx context.Context, live schemas.Live, b *books, gone []uint
 		if err != nil {
 			return err
 		}
-		if err := db.delete(ctx, "terms", fmt.Sprintf("role = %s AND term < %d", literal(role), newest)); err != nil {
+		if _, err := db.delete(ctx, "terms", fmt.Sprintf("role = %s AND term < %d", literal(role), newest)); err != nil {
 			return err
 		}
 	}
@@ -67,7 +70,8 @@ func (db *DB) tidy(ctx context.Context, live schemas.Live, b *books, gone []uint
 	if err != nil || len(old) == 0 {
 		return err
 	}
-	return db.delete(ctx, "audits", fmt.Sprintf("build <= %d", old[0].Build))
+	_, err = db.delete(ctx, "audits", fmt.Sprintf("build <= %d", old[0].Build))
+	return err
 }
 
 // tidySlices deletes condemned slices that are gone.
@@ -76,12 +80,13 @@ func (db *DB) tidySlices(ctx context.Context, gone []uint64) error {
 		return nil
 	}
 	for some := range slices.Chunk(gone, deleteIDs) {
-		// If we stop between the two, the next call finds the slices condemned and gone again.
+		// If we stop between the two, the next call finds the slices condemned and gone again. Those that are
+		// listed still must stay condemned.
 		for _, d := range []struct{ table, where string }{
 			{"slices", "slice IN (" + list(some) + ")"},
 			{"condemned", "plan != '' AND slice IN (" + list(some) + ")"},
 		} {
-			if err := db.delete(ctx, d.table, d.where); err != nil {
+			if done, err := db.delete(ctx, d.table, d.where); err != nil || !done {
 				return err
 			}
 		}
@@ -89,21 +94,59 @@ func (db *DB) tidySlices(ctx context.Context, gone []uint64) error {
 	return nil
 }
 
-// delete deletes rows of a system table and waits for it. A condition that holds for none costs a
-// look and no more.
-func (db *DB) delete(ctx context.Context, table, where string) error {
+// delete deletes rows of a system table and waits for it; done is false if ClickHouse has not got round to it
+// in time. A condition that holds for none costs a look and no more.
+func (db *DB) delete(ctx context.Context, table, where string) (done bool, err error) {
 	got, err := rows[struct {
 		N uint64 `ch:"n"`
 	}](ctx, db.client, fmt.Sprintf("SELECT count() AS n FROM %s WHERE %s", db.name(table), where))
 	if err != nil || len(got) == 1 && got[0].N == 0 {
-		return wrapf(err, "tidy table %s", table)
+		return err == nil, wrapf(err, "tidy table %s", table)
 	}
-	sql := fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s SETTINGS mutations_sync = 1", db.name(table), where)
+	sql := fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s SETTINGS mutations_sync = 0", db.name(table), where)
 	if err := db.exec(ctx, sql); err != nil {
-		return wrapf(err, "tidy table %s", table)
+		return false, wrapf(err, "tidy table %s", table)
+	}
+	if done, err = db.deleted(ctx, table); err != nil || !done {
+		return false, wrapf(err, "tidy table %s", table)
 	}
 	crash.At("store.tidied")
-	return nil
+	return true, nil
+}
+
+// deleted waits until ClickHouse has deleted what it was asked to. To let the statement itself wait would be
+// simpler, but a disk that was full at the wrong moment leaves a mutation that neither ends nor fails, seen
+// in version 26.7, and the part that it was writing cannot be read. So after some patience the
+// mutation is taken back, which is harmless: nothing rests on what it was to delete, and the next call asks
+// again. If it has left the table damaged, that is the error, and the table is renewed.
+func (db *DB) deleted(ctx context.Context, table string) (bool, error) {
+	limit := time.Now().Add(db.patience)
+	of := fmt.Sprintf("database = %s AND table = %s", literal(db.database), literal(table))
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		got, err := rows[struct {
+			N      uint64 `ch:"n"`
+			Reason string `ch:"reason"`
+		}](ctx, db.client, "SELECT count() AS n, max(latest_fail_reason) AS reason FROM system.mutations WHERE NOT is_done AND "+of)
+		if err != nil || len(got) == 1 && got[0].N == 0 {
+			return err == nil, err
+		}
+		if time.Now().After(limit) {
+			db.logger.WarnContext(ctx, "store: ClickHouse does not delete rows of bookkeeping: the next batch asks again", "table", table, "waited", db.patience, "failure", got[0].Reason)
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	if err := db.exec(ctx, "KILL MUTATION WHERE "+of+" ASYNC"); err != nil {
+		return false, err
+	}
+	_, err := rows[struct {
+		N uint64 `ch:"n"`
+	}](ctx, db.client, fmt.Sprintf("SELECT count() AS n FROM %s WHERE NOT ignore(*)", db.name(table)))
+	return false, err
 }
 
 // forgetMarks deletes positions and beginnings of plans whose tables are gone, by the first digits of
@@ -118,7 +161,7 @@ func (db *DB) forgetMarks(ctx context.Context, plans []string) error {
 	}
 	where := "substring(plan, 1, 8) IN (" + strings.Join(names, ", ") + ")"
 	for _, table := range []string{"positions", "begins"} {
-		if err := db.delete(ctx, table, where); err != nil {
+		if _, err := db.delete(ctx, table, where); err != nil {
 			return err
 		}
 	}

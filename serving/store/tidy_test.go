@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -76,5 +77,40 @@ func TestNightsLeaveNothingBehind(t *testing.T) {
 		if damage, err := db.Check(ctx); err != nil || !damage.None() {
 			t.Errorf("night %d: damage %q, %v; want none", night, damage, err)
 		}
+	}
+}
+
+// Rows of bookkeeping that ClickHouse does not delete hold nobody up. What is condemned stays condemned as
+// long as it is listed, and goes once ClickHouse is well again.
+func TestDeletionsThatDoNotEnd(t *testing.T) {
+	db, conn := open(t), admin(t, devtest.SharedClickHouse(t))
+	p := newPlan("sales", 1)
+	ensure(t, db, true, p)
+	db.SetPatience(100 * time.Millisecond)
+	ctx := t.Context()
+	left := func(table string) string {
+		return ask(t, conn, "SELECT count() FROM "+table)[0]
+	}
+	check(t, conn.Exec(ctx, "SYSTEM STOP MERGES slices"))
+	const nights, keep = 30, 2
+	for night := uint64(1); night <= nights; night++ {
+		if night == nights {
+			if left("slices") != fmt.Sprint(nights-1) || left("condemned") == "0" {
+				t.Fatalf("%s slices are listed and %s condemned while ClickHouse deletes nothing", left("slices"), left("condemned"))
+			}
+			check(t, conn.Exec(ctx, "SYSTEM START MERGES slices"))
+			db.SetPatience(time.Minute)
+		}
+		check(t, db.TakeOver(ctx, store.RoleBatch, night))
+		s := schemas.Slice{Key: fmt.Sprint(night), Plan: p.Hash, Date: 7, ID: schemas.SliceID(night, 1, 0), Groups: uint64(states(t, p, some(1, 3)).NumRows())}
+		check(t, db.InsertSlices(ctx, p, night, []schemas.SliceStates{{Slice: s.ID, States: states(t, p, some(1, 3))}}))
+		check(t, db.RegisterSlices(ctx, night, []schemas.Slice{s}))
+		check(t, db.SaveBuild(ctx, night, schemas.Build{Number: night, Cut: night, Plans: map[string]schemas.Covered{p.Hash: {Cut: night, Slices: []schemas.Slice{s}}}}))
+		check(t, db.Flip(ctx, night, schemas.Live{Flip: night, Build: night, Cut: night}))
+		_, err := db.Garbage(ctx, night, keep)
+		check(t, err)
+	}
+	if n, err := strconv.Atoi(left("slices")); err != nil || n > nights/2 {
+		t.Errorf("%d slices are listed after ClickHouse deletes again (%v)", n, err)
 	}
 }

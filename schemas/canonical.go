@@ -47,6 +47,13 @@ func ParseSet(b []byte) (*Set, error) {
 	if slices.Contains(s.Events, nil) || slices.Contains(s.Views, nil) {
 		return nil, fmt.Errorf("parse definitions: a definition is null")
 	}
+	for _, e := range s.Events {
+		for _, f := range e.Fields {
+			if f.Type == (Type{}) {
+				return nil, fmt.Errorf("parse definitions: field %q of event %q has no type", f.Name, e.Name)
+			}
+		}
+	}
 	s.sort()
 	return s, nil
 }

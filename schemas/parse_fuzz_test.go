@@ -21,6 +21,7 @@ func FuzzParseSet(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte(`{"events":[{"name":"e","fields":[{"name":"x","type":"decimal(38,0)"}]}],"views":[{"measures":null}]}`))
+	f.Add([]byte(`{"events":[{"event":"e","fields":[{"name":"x"},{"name":"y","type":null}]}]}`))
 	f.Add([]byte(`{} {}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var set *schemas.Set

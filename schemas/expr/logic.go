@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -206,6 +207,11 @@ func (c *compiler) in(e ast.Expr, exprs []ast.Expr) *node {
 	}
 	if a.null {
 		return c.fail(exprs[0], "null cannot be an operand here", "compare with == null or has()")
+	}
+	for i, x := range exprs[1].AsList().Elements() {
+		if consts[i].typ.Kind != a.typ.Kind {
+			return c.fail(x, fmt.Sprintf("%s is not compared with %s", a.typ, consts[i].typ), "write all literals of the operand's type")
+		}
 	}
 	if a.typ.Kind == schemas.Decimal {
 		return c.inDecimals(a, consts)

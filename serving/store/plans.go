@@ -108,6 +108,12 @@ func (db *DB) sealLost(ctx context.Context, l *layout, have map[string]bool) err
 //
 // A speed table has a partition for every epoch. Each row carries the log position that its
 // flush reached, and the maximum survives merges: data and position are one commit.
+//
+// Merging states was two fifths of ClickHouse's work at full speed, and what it merges is dropped at
+// night. So a speed table is merged a third as often: while few parts lie there that are younger than
+// ten seconds, only where there are sixteen times as many bytes as in the largest of them, instead of
+// five. Older and smaller ones are merged as ever. make bench-speed: six views took 677,000 to 697,000
+// events a second before, and 758,000 to 840,000 with this.
 func (db *DB) planSQL(l *layout) []string {
 	var defs []string
 	nullableKey := ""
@@ -121,17 +127,17 @@ func (db *DB) planSQL(l *layout) []string {
 	}
 	columns := strings.Join(defs, ", ")
 	arriving, output := columns+", _term UInt64", names("", l.columns())
-	create := func(table, own, partition string, order string, durable bool) string {
+	create := func(table, own, partition, order, merges string) string {
 		return fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s (%s, %s) ENGINE = AggregatingMergeTree PARTITION BY %s PRIMARY KEY %s ORDER BY %s%s",
-			db.name(table), own, columns, partition, l.key(), order, settingsClause(nullableKey, db.durability(durable)))
+			db.name(table), own, columns, partition, l.key(), order, settingsClause(nullableKey, merges, db.durability(true)))
 	}
 	const (
 		batchColumns = "_slice UInt64"
 		speedColumns = "_epoch UInt64, _shard UInt32, _pos SimpleAggregateFunction(max, Tuple(UInt64, UInt64))"
 	)
 	out := []string{
-		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), true),
-		create(l.speed(), speedColumns, "(_epoch, _shard)", l.key(), true),
+		create(l.batch(), batchColumns, fmt.Sprintf("bitShiftRight(_slice, %d)", schemas.ParcelBits), l.key("_slice"), ""),
+		create(l.speed(), speedColumns, "(_epoch, _shard)", l.key(), "merge_selector_base = 16"),
 	}
 	out = append(out, db.fenceSQL(l.batch(), into(l.batch()), fence(l.batch()),
 		batchColumns+", "+arriving, RoleBatch, "_term", "_slice, "+output)...)

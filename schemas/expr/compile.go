@@ -3,6 +3,7 @@ package expr
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"cel.dev/cel-go/cel"
@@ -44,11 +45,30 @@ func (e *Env) check(x schemas.Expression, look func(ast.Expr, *compiler)) (*ast.
 	if len(c.errs) > 0 {
 		return nil, c.errs
 	}
+	ast.PostOrderVisit(parsed.NativeRep().Expr(), ast.NewExprVisitor(negateLiteral))
 	checked, issues := e.cel.Check(parsed)
 	if issues.Err() != nil {
 		return nil, e.translate(x, issues)
 	}
 	return checked.NativeRep(), nil
+}
+
+// negateLiteral makes the negation of a number the negated number. Both have the same canonical
+// text, and read back that is the number.
+func negateLiteral(e ast.Expr) {
+	if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != operators.Negate {
+		return
+	}
+	if a := e.AsCall().Args()[0]; a.Kind() == ast.LiteralKind {
+		switch v := a.AsLiteral().(type) {
+		case types.Int:
+			if v != math.MinInt64 {
+				e.SetKindCase(ast.NewExprFactory().NewLiteral(e.ID(), -v))
+			}
+		case types.Double:
+			e.SetKindCase(ast.NewExprFactory().NewLiteral(e.ID(), -v))
+		}
+	}
 }
 
 // A compiler makes nodes of one checked expression and collects mistakes.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/metrics"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -27,17 +29,18 @@ func dataFile(t testing.TB, rows int) (*Table, File, []byte) {
 	return table, f, b
 }
 
-// scanBytes scans Parquet bytes as a data file of the event with every type.
-func scanBytes(b []byte) error {
+// scanBytes scans Parquet bytes as a data file of the event with every type, and returns its rows as text.
+func scanBytes(b []byte, f File) (string, error) {
 	ev := everyType()
-	s, err := openScan(bytes.NewReader(b), ev, File{Size: int64(len(b))}, columnNames(ev))
+	s, err := openScan(bytes.NewReader(b), ev, f, columnNames(ev))
+	var rows strings.Builder
 	for err == nil {
 		var rec arrow.Record
 		if rec, err = s.next(); err == nil {
-			_ = text(rec)
+			rows.WriteString(text(rec))
 		}
 	}
-	return err
+	return rows.String(), err
 }
 
 func TestScanFindsDamage(t *testing.T) {
@@ -82,6 +85,30 @@ func TestScanFindsDamage(t *testing.T) {
 	}
 	if err := table.Scan(t.Context(), f, []string{"nothing"}, nil); err == nil || errors.As(err, new(*CorruptError)) {
 		t.Errorf("unknown column: got %v; want an error that is no CorruptError", err)
+	}
+}
+
+// A changed bit anywhere in a file is an error, or changes nothing that is read: not every byte has a checksum
+// (headers of pages, indexes, the footer), and a batch or a compaction does not compare hashes of files.
+func TestNoBitChangesRows(t *testing.T) {
+	_, f, whole := dataFile(t, 40)
+	want, end := scanBytes(whole, f)
+	if !errors.Is(end, io.EOF) {
+		t.Fatal(end)
+	}
+	r, found := newRand(27), 0
+	for i := range whole {
+		b, bit := bytes.Clone(whole), r.IntN(8)
+		b[i] ^= 1 << bit
+		switch got, err := scanBytes(b, f); {
+		case !errors.Is(err, io.EOF):
+			found++
+		case got != want:
+			t.Errorf("bit %d of byte %d of %d changes rows, and no error says so", bit, i, len(whole))
+		}
+	}
+	if found < len(whole)/2 {
+		t.Errorf("%d of %d changed bits were found; want most", found, len(whole))
 	}
 }
 
@@ -176,7 +203,7 @@ func boundedScan(t *testing.T, b []byte) {
 		return s[0].Value.Uint64()
 	}
 	before := allocated()
-	_ = scanBytes(b)
+	_, _ = scanBytes(b, File{Size: int64(len(b))})
 	if got := allocated() - before; got > maxScanBytes {
 		t.Errorf("%d bytes of input took %d bytes of memory", len(b), got)
 	}

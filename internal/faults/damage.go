@@ -79,8 +79,9 @@ func (l *life) breakHistory(ctx context.Context, imported bool, how func(path st
 		return err
 	}
 	switch {
+	case heal == "": // nothing to do any more
 	case imported:
-		if err = l.giveUpAndImport(ctx, heal); err == nil {
+		if err = l.giveUpAndImport(ctx, heal, path); err == nil {
 			err = l.batch.complete(ctx) // the live build rested on the files that were given up
 		}
 	case l.whole:
@@ -107,10 +108,14 @@ func (l *life) damage(imported bool, how func(path string) error) (path string, 
 	return path, before, how(path)
 }
 
-// found returns the command that `verify` names when it has found what is wrong with a file.
+// found returns the command that `verify` names when it has found what is wrong with a file; none if a compaction
+// has replaced the file.
 func (l *life) found(ctx context.Context, path string) (heal string, err error) {
 	out, err := l.command(ctx, "", "verify")
 	if err == nil {
+		if replaced, err := l.replaced(path); replaced || err != nil {
+			return "", err
+		}
 		l.tally.violate(lost, fmt.Sprintf("%s was damaged and `watershed verify` did not find it: %s", path, out))
 		return "", errNotHealed
 	}
@@ -130,8 +135,13 @@ func (l *life) verified(ctx context.Context, heal string) error {
 
 // giveUpAndImport gives up the files of an import and makes the import again. No batch may run in
 // between: its build would rightly lack the import.
-func (l *life) giveUpAndImport(ctx context.Context, heal string) error {
+func (l *life) giveUpAndImport(ctx context.Context, heal, path string) error {
 	out, err := l.healer(ctx, strings.Fields(heal)...)
+	if err == nil {
+		if replaced, err := l.replaced(path); replaced || err != nil {
+			return err
+		}
+	}
 	if err == nil || !strings.Contains(out, "accept") {
 		return fmt.Errorf("%w: `watershed %s` does not say how to give up a damaged import (%v): %s", errNotHealed, heal, err, lastLines(out, 3))
 	}
@@ -146,6 +156,9 @@ func (l *life) giveUpAndImport(ctx context.Context, heal string) error {
 		}
 	}
 	if len(imports) == 0 {
+		if replaced, err := l.replaced(path); replaced || err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: `watershed repair --accept-loss` does not name the import to be made again: %s", errNotHealed, lastLines(out, 3))
 	}
 	l.tally.say("  `watershed repair --accept-loss`, then %d imports again", len(imports))
@@ -155,6 +168,18 @@ func (l *life) giveUpAndImport(ctx context.Context, heal string) error {
 		}
 	}
 	return nil
+}
+
+// replaced reports whether a compaction has replaced a damaged file. That heals it rightly, if it could read it: pages
+// have checksums, and what lies between them (a page index, say) it does not read.
+func (l *life) replaced(path string) (bool, error) {
+	log, err := l.dataFiles(false)
+	imports, err2 := l.dataFiles(true)
+	if err := errors.Join(err, err2); err != nil || slices.Contains(log, path) || slices.Contains(imports, path) {
+		return false, err
+	}
+	l.tally.say("  a compaction has replaced the file meanwhile")
+	return true, nil
 }
 
 // healOrTakeBack heals, or takes the file back from a backup if the log is said to have forgotten its events.
@@ -173,15 +198,26 @@ func (l *life) healOrTakeBack(ctx context.Context, heal, path string, backup []b
 
 // dataFile draws a data file of an import or of the log.
 func (l *life) dataFile(imported bool) (string, error) {
-	commits, err := filepath.Glob(l.path("history", "*", "_delta_log", "*.json"))
+	files, err := l.dataFiles(imported)
 	if err != nil {
 		return "", err
 	}
-	var files []string
+	if len(files) == 0 {
+		return "", errors.New("history has no data files")
+	}
+	return files[l.r.IntN(len(files))], nil
+}
+
+// dataFiles are the live data files of imports or of the log.
+func (l *life) dataFiles(imported bool) (files []string, err error) {
+	commits, err := filepath.Glob(l.path("history", "*", "_delta_log", "*.json"))
+	if err != nil {
+		return nil, err
+	}
 	for _, commit := range commits {
 		text, err := os.ReadFile(commit)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		for line := range strings.Lines(string(text)) {
 			var a struct {
@@ -191,7 +227,7 @@ func (l *life) dataFile(imported bool) (string, error) {
 				}
 			}
 			if err := json.Unmarshal([]byte(line), &a); err != nil {
-				return "", fmt.Errorf("%s: %w", commit, err)
+				return nil, fmt.Errorf("%s: %w", commit, err)
 			}
 			table := filepath.Dir(filepath.Dir(commit))
 			if a.Add != nil && (a.Add.Tags["import"] == "true") == imported {
@@ -202,10 +238,7 @@ func (l *life) dataFile(imported bool) (string, error) {
 			}
 		}
 	}
-	if len(files) == 0 {
-		return "", errors.New("history has no data files")
-	}
-	return files[l.r.IntN(len(files))], nil
+	return files, nil
 }
 
 func firstLine(s string) string {

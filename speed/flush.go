@@ -113,6 +113,9 @@ func (l *lane) flush(ctx, outer context.Context) error {
 		f.inAt = time.Now()
 		f.took = f.inAt.Sub(began)
 		f.untrace(span)
+		if f.err == nil && l.s.w.cfg.Flushed != nil {
+			l.s.w.cfg.Flushed(f.told())
+		}
 	}()
 	return nil
 }
@@ -214,9 +217,6 @@ func (l *lane) land() ([]*refusedError, error) {
 		return nil, fmt.Errorf("ClickHouse refused the states of all %d views: %w", n, refused[0])
 	}
 	l.s.w.stats.flushed(f)
-	if l.s.w.cfg.Flushed != nil {
-		l.s.w.cfg.Flushed(f.told())
-	}
 	return refused, nil
 }
 

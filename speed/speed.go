@@ -134,7 +134,7 @@ type Config struct {
 	// Tracer makes the spans of messages that came with a trace, and of their flushes. nil: there are none.
 	Tracer trace.Tracer
 
-	// Flushed is told of every flush that is in, by several goroutines at once; it must not wait. nil: nobody asks.
+	// Flushed is told of every flush as soon as it is in, by several goroutines at once; it must not wait. nil: nobody asks.
 	Flushed func(Flush)
 }
 

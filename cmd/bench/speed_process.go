@@ -15,14 +15,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"watershed/internal/devserver"
 	"watershed/internal/eventlog"
-	"watershed/schemas"
-	"watershed/schemas/view"
 	"watershed/serving/store"
 	"watershed/speed"
 )
@@ -174,25 +171,14 @@ func stayFolding(ctx context.Context, t task, began <-chan struct{}, say *json.E
 	case <-ctx.Done():
 		return nil
 	}
-	w := speed.New(speedLog{log}, hintingSink{db, log}, speed.Config{Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	w := speed.New(speedLog{log}, db, speed.Config{
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Flushed: func(speed.Flush) { log.Stored() }, // a hint, as `watershed speed` gives it
+	})
 	if err := w.Run(ctx); err != nil {
 		return err
 	}
 	return say.Encode(w.Stats())
-}
-
-// A hintingSink gives a hint after what it stored, as `watershed speed` does.
-type hintingSink struct {
-	*store.DB
-	log *eventlog.Log
-}
-
-func (s hintingSink) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error {
-	err := s.DB.InsertSpeed(ctx, p, term, mark, states)
-	if err == nil {
-		s.log.Stored()
-	}
-	return err
 }
 
 // stayReading reads the log with the client library's own ordered consumer, and does nothing else. It says how

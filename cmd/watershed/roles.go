@@ -60,12 +60,16 @@ func (a *app) loopsOf(e *engines) (*loops, error) {
 	}
 	cfg := a.cfg.tuning.speed()
 	flushes := newFlushMetrics()
-	cfg.Logger, cfg.Flushed = a.log, flushes.flushed
+	cfg.Logger = a.log
+	cfg.Flushed = func(f speed.Flush) {
+		e.log.Stored() // requests that wait for a position look at once, and once for all views
+		flushes.flushed(f)
+	}
 	from := speedLog{Log: e.log}
 	if cfg.Tracer = a.tracer(); cfg.Tracer != nil {
 		from.traced = speed.Traced
 	}
-	l := &loops{a: a, e: e, archiver: archiver, flushes: flushes, worker: speed.New(from, speedSink{e.db, e.log}, cfg)}
+	l := &loops{a: a, e: e, archiver: archiver, flushes: flushes, worker: speed.New(from, e.db, cfg)}
 	if a.cfg.Trim == trimAuto {
 		l.trimmer = newTrimmer(l)
 	}

@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 
-	"github.com/apache/arrow/go/v15/arrow"
-
 	"watershed/batch/history"
 	"watershed/internal/eventlog"
 	"watershed/schemas"
-	"watershed/schemas/view"
-	"watershed/serving/store"
 	"watershed/speed"
 )
 
@@ -39,26 +35,4 @@ func archiverSource(log *eventlog.Log) history.OpenSource {
 		}
 		return chunks, cut, nil
 	}
-}
-
-// speedSink is the store as the speed layer writes it. It gives a hint after what it stored, so that requests that
-// wait for a position look at once.
-type speedSink struct {
-	*store.DB
-	log *eventlog.Log
-}
-
-func (s speedSink) InsertSpeed(ctx context.Context, p *view.Plan, term uint64, mark schemas.Mark, states arrow.Record) error {
-	return s.stored(s.DB.InsertSpeed(ctx, p, term, mark, states))
-}
-
-func (s speedSink) SavePositions(ctx context.Context, term uint64, marks map[string]schemas.Mark) error {
-	return s.stored(s.DB.SavePositions(ctx, term, marks))
-}
-
-func (s speedSink) stored(err error) error {
-	if err == nil {
-		s.log.Stored()
-	}
-	return err
 }

@@ -27,7 +27,7 @@ func (w *walk) aside(ctx context.Context) error {
 	}
 	err := w.met(ctx, true, "history.aside")
 	if err == nil { // the next worker does it, too, and lives
-		err = w.l.says(ctx, w.l.speed.said(), true, "a type is set aside")
+		err = w.l.says(ctx, w.l.speed.said(), true, "set aside") // or that it still is: it may have said the former already
 	}
 	if back := swap(); back != nil {
 		return back

@@ -154,7 +154,7 @@ func occupy(t *testing.T, w *world) (free func()) {
 	var wait sync.WaitGroup
 	for range 32 {
 		wait.Go(func() {
-			rows, err := w.reader.Query(ctx, api.Query{SQL: "SELECT count(sleepEachRow(0.00004)) FROM numbers(1000000)", Timeout: 50 * time.Second, Rows: 1})
+			rows, err := w.reader.Query(ctx, api.Query{SQL: "SELECT count(sleepEachRow(0.00004)) FROM numbers(10000000)", Timeout: 50 * time.Second, Rows: 1})
 			if err == nil {
 				err = rows.Close()
 			}
